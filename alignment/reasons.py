@@ -75,6 +75,7 @@ class Reason(str, Enum):
     SIGN_FLIPPED = "sign_flipped"
     CONSTANT_SCALE = "constant_scale"
     CONSTANT_OFFSET = "constant_offset"
+    CHANNEL_AFFINE = "channel_affine"
     ALL_ZERO = "all_zero"
     SATURATED = "saturated"
     BORDER_ONLY = "border_only"
