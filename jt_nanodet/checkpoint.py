@@ -59,11 +59,22 @@ def write_weights(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) ->
     Plain ``numpy.load``, ``pickle.load`` and ``jt.load`` read the result. Raises UserError for a suffix, name or
     dtype that cannot be stored, and when the folder cannot be written.
     """
-    path = Path(path)
-    write = _write_npz if require_suffix(path, SUFFIXES) == ".npz" else _write_pkl
-    plain = tidy(weights)
+    suffix = require_suffix(Path(path), SUFFIXES)
     with replacing(path) as file:
-        write(file, plain)
+        write_arrays(file, suffix, weights)
+
+
+def write_arrays(file: BinaryIO, suffix: str, weights: Mapping[str, np.ndarray]) -> None:
+    """Write to an open file what ``write_weights`` writes to a path; ``suffix`` is one of SUFFIXES."""
+    plain = tidy(weights)
+    if suffix == ".pkl":
+        pickle.dump(plain, file, protocol=4)
+        return
+    # Own loop in place of np.savez: that one cannot store an array named "file", and stamps the time of day.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in plain.items():
+            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def check_finite(weights: Mapping[str, np.ndarray], source: object = "these weights") -> None:
@@ -99,12 +110,17 @@ def tidy(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     plain = {}
     for name, array in weights.items():
         array = np.asarray(array)
-        if not isinstance(name, str) or not name:
-            raise UserError(f"a weight's name must be text, not {name!r}; give every array a name")
+        if not is_name(name):
+            raise UserError(f"a weight's name must be printable text, not {name!r}; give every array a name")
         _require_dtype(array.dtype.str[1:], name)
         # Not ascontiguousarray: that one turns 0-d arrays into shape (1,).
         plain[name] = np.require(array.astype(array.dtype.newbyteorder("="), order="C", copy=False), requirements="W")
     return plain
+
+
+def is_name(name: object) -> bool:
+    """Whether ``name`` can name a weight: printable text (it is shown on terminals), not empty."""
+    return isinstance(name, str) and name != "" and name.isprintable()
 
 
 def require_suffix(path: Path, suffixes: tuple[str, ...]) -> str:
@@ -185,8 +201,8 @@ def _read_npz(data: bytes, path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():
                 name = entry.filename[:-4] if entry.filename.endswith(".npy") else None
-                if not name or name in weights:
-                    raise UserError(f"'{path}' holds '{entry.filename}', not one array of its own; {_again(path)}")
+                if not is_name(name) or name in weights:
+                    raise UserError(f"'{path}' holds {entry.filename!r}, not one array of its own; {_again(path)}")
                 total += entry.file_size
                 if total > MAX_BYTES:
                     raise UserError(f"'{path}' unpacks to more than {MAX_BYTES >> 30} GiB; {_again(path)}")
@@ -208,18 +224,6 @@ def _read_npy(name: str, member: BinaryIO, size: int) -> np.ndarray:
     return _build(name, member.read(size), dtype, shape, fortran)
 
 
-def _write_npz(file: BinaryIO, weights: Mapping[str, np.ndarray]) -> None:
-    # Own loop in place of np.savez: that one cannot store an array named "file", and stamps the time of day.
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in weights.items():
-            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _write_pkl(file: BinaryIO, weights: dict[str, np.ndarray]) -> None:
-    pickle.dump(weights, file, protocol=4)
-
-
 def _read_pkl(data: bytes, path: Path) -> dict[str, np.ndarray]:
     if data.endswith(_JITTOR_MARK):
         data, checksum = data[:-28], data[-28:-8]
@@ -236,7 +240,7 @@ def _read_pkl(data: bytes, path: Path) -> dict[str, np.ndarray]:
             raise UserError(f"'{path}' holds a {type(top).__name__}, not a dict of named arrays; {_again(path)}")
         weights = {}
         for name, value in top.items():
-            if not isinstance(name, str) or not name or not isinstance(value, _Array):
+            if not is_name(name) or not isinstance(value, _Array):
                 raise UserError(f"'{path}' holds {name!r}, which is not a named NumPy array; {_again(path)}")
             weights[name] = value.build(name)
     except UserError:
