@@ -1,0 +1,60 @@
+"""NanoDetPlus: backbone, neck, head and the training-only auxiliary branch (`nanodet/model/arch/nanodet_plus.py`)."""
+import numpy as np
+import torch
+from torch import nn
+
+from jt_nanodet.weight_rules import check_fit
+
+from .aux_head import SimpleConvHead
+from .backbone import ShuffleNetV2
+from .head import NanoDetPlusHead
+from .neck import GhostPAN
+
+
+class NanoDetPlus(nn.Module):
+    """Images (B, 3, H, W), normalised, to raw predictions (B, P, C + 4·R); cfg: ArchConfig."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.backbone = ShuffleNetV2(cfg.backbone)
+        self.fpn = GhostPAN(cfg.fpn)
+        self.head = NanoDetPlusHead(cfg.head)
+        self.aux_fpn = GhostPAN(cfg.fpn)
+        self.aux_head = SimpleConvHead(cfg.aux_head)
+        self.cfg = cfg
+
+    def forward(self, images):
+        return self.head(self.fpn(self.backbone(images)))
+
+    def forward_aux(self, images, detach):
+        """Raw predictions of the head and of the auxiliary head; `detach` cuts the auxiliary branch off its inputs."""
+        features = self.backbone(images)
+        pyramid = self.fpn(features)
+        raw = self.head(pyramid)
+        if detach:
+            features, pyramid = [x.detach() for x in features], [x.detach() for x in pyramid]
+        aux_pyramid = self.aux_fpn(features)
+        return raw, self.aux_head([torch.cat((a, b), dim=1) for a, b in zip(pyramid, aux_pyramid)])
+
+
+def build_model(arch):
+    """The detector of an ArchConfig, in evaluation mode, with untrained weights."""
+    return NanoDetPlus(arch).eval()
+
+
+def state_arrays(model):
+    """The whole state dict as NumPy arrays (copies), under upstream's names, in upstream's order."""
+    return {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
+
+
+def load_state(model, weights, training_branch=True):
+    """Copy `weights` (name to array) into the model; every key of both sides must be met, with its shape.
+
+    training_branch=False accepts weights without any key of the auxiliary branch, which inference never runs.
+    Raises UserError naming what is missing, unexpected, of another shape or not finite.
+    """
+    own = model.state_dict()
+    check_fit({k: tuple(v.shape) for k, v in own.items()}, weights, training_branch)
+    with torch.no_grad():
+        for k, value in weights.items():
+            own[k].copy_(torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)))
