@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from alignment.flips import Causes, ImageSide, explain_image
+from alignment.flips import Causes, ImageSide, Limits, explain_image
 from alignment.noise import WIDEST_BOX_FLOOR, WIDEST_SCORE_FLOOR
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult
@@ -185,11 +185,10 @@ def _compare_image(image: int, a: ImageSide, b: ImageSide, diff: DetectionDiff, 
     diff.missing, diff.extra = diff.missing + len(missing), diff.extra + len(extra)
     if not (moved or swapped or missing or extra):
         return
-    linked = moved + swapped
+    known = set(moved)
     causes = explain_image(
-        a, b, [i for i, _ in linked] + missing, [j for _, j in linked] + extra, [pair for pair in pairs if pair not in set(moved)],
-        score_floor=diff.floor.score, box_floor=diff.floor.box, score_threshold=diff.rules.score_threshold, nms_iou=diff.rules.nms_iou,
-        max_per_image=diff.rules.max_per_image, before_ref=before_a, before_cand=before_b,
+        a, b, (missing, extra), moved + swapped, [pair for pair in pairs if pair not in known],
+        Limits(diff.floor.score, diff.floor.box, diff.rules.score_threshold, diff.rules.nms_iou, diff.rules.max_per_image), (before_a, before_b),
     )
     entries = [("moved", i, j) for i, j in moved] + [("relabelled", i, j) for i, j in swapped]
     entries += [("missing", i, None) for i in missing] + [("extra", None, j) for j in extra]

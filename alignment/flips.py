@@ -13,7 +13,6 @@ A detector decides by thresholds; rounding may tip a decision only when the deci
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,90 +52,126 @@ class ImageSide:
         return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
-def overlap_slack(box: np.ndarray, others: np.ndarray, overlap: np.ndarray, shift: float) -> np.ndarray:
-    """How far the IoU of `box` (4,) with `others` (M, 4) may change when every corner moves by at most `shift` pixels (first order, from above)."""
-    def sides(boxes):
-        return np.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+def overlap_slack(boxes: np.ndarray, others: np.ndarray, overlap: np.ndarray, shift: float) -> np.ndarray:
+    """How far the IoU of `boxes` with `others` (both (M, 4), or one (4,)) may change when every corner moves by at most `shift` pixels.
 
-    area, areas = sides(box).prod(-1), sides(others).prod(-1)
-    inter = np.maximum(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0.0)
+    First order, from above: the intersection changes by at most its half perimeter times ``2 shift``, and so does either area.
+    """
+    def sides(some: np.ndarray) -> np.ndarray:
+        return np.maximum(some[..., 2:] - some[..., :2], 0.0)
+
+    inter = np.maximum(np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2]), 0.0)
     change = 2 * shift * (inter.sum(-1) + 2 * shift)
-    grown = 2 * shift * (sides(box).sum(-1) + sides(others).sum(-1) + 4 * shift)
-    union = np.maximum(area + areas - inter.prod(-1), np.finfo(np.float64).tiny)
+    grown = 2 * shift * (sides(boxes).sum(-1) + sides(others).sum(-1) + 4 * shift)
+    union = np.maximum(sides(boxes).prod(-1) + sides(others).prod(-1) - inter.prod(-1), np.finfo(np.float64).tiny)
     return (change + overlap * (grown + change)) / union
 
 
-def explain_image(
-    ref: ImageSide, cand: ImageSide, only_ref: Iterable[int], only_cand: Iterable[int], pairs: Iterable[tuple[int, int]], *, score_floor: float,
-    box_floor: float, score_threshold: float, nms_iou: float, max_per_image: int, before_ref: ImageSide | None = None, before_cand: ImageSide | None = None,
-) -> Causes:
-    """Causes of the detections at `only_ref` in `ref` and `only_cand` in `cand`, which the other side lacks; `pairs` are those both sides have.
+@dataclass(frozen=True)
+class Limits:
+    """Floors and thresholds of one comparison; the names are those of `alignment.detections`."""
 
-    The halves of a pair that has moved or changed its class are given as two such detections: the old one lost, the new one gained.
-    """
-    sides = {"ref": ref, "cand": cand}
-    before = {"ref": before_ref, "cand": before_cand}
-    pairs = list(pairs)
-    shared = {"ref": np.array([i for i, _ in pairs], np.int64), "cand": np.array([j for _, j in pairs], np.int64)}
-    open_items = [("ref", i) for i in only_ref] + [("cand", j) for j in only_cand]
-    lacking = {side: np.array([k for s, k in open_items if s == side], np.int64) for side in sides}
-    other = {"ref": "cand", "cand": "ref"}
-    inner = {side: sides[side].iou(sides[side]) for side in sides}
-    across = ref.iou(cand)
-    causes: Causes = {}
+    score_floor: float
+    box_floor: float
+    score_threshold: float
+    nms_iou: float
+    max_per_image: int
 
-    def base(side: str, k: int) -> tuple[str, float] | None:
-        here, there = sides[side], sides[other[side]]
-        score = float(here.scores[k])
-        if abs(score - score_threshold) <= score_floor:
-            return "score_threshold", score - score_threshold
-        # Suppressed there by a better box that both sides have: here the overlap must lie just at the threshold.
-        rivals = shared[side]
-        rivals = rivals[(here.classes[rivals] == here.classes[k]) & (here.scores[rivals] >= score - score_floor)]
-        if rivals.size:
-            overlap = inner[side][k, rivals]
-            margin = np.abs(overlap - nms_iou)
-            near = margin <= overlap_slack(here.boxes[k], here.boxes[rivals], overlap, box_floor)
-            if near.any():
-                return "nms_overlap", float(margin[near].min())
-        if len(there) >= max_per_image and score <= float(there.scores.min()) + score_floor:
-            return "best_100", float(there.scores.min()) - score
-        return near_tie(side, k)
 
-    def suppressors(side: str, k: int, among: np.ndarray) -> np.ndarray:
-        """Detections `among` those of the other side that would suppress this one."""
-        here, there = sides[side], sides[other[side]]
-        among = among[there.classes[among] == here.classes[k]] if among.size else among
+class _Flips:
+    """The detections of one image that one side lacks, seen from the side (`here`) that has them."""
+
+    def __init__(self, side: str, here: ImageSide, there: ImageSide, across: np.ndarray, lone: list[int], linked: list[int], limits: Limits):
+        self.side, self.here, self.there, self.across, self.limits = side, here, there, across, limits
+        self.lone, self.linked = lone, linked
+        self.all = np.array(lone + linked, np.int64)
+
+    def base(self, shared: np.ndarray, proof: ImageSide | None) -> Causes:
+        """Causes that need no other flip."""
+        causes: Causes = {}
+        # The half of a moved or relabelled pair has a partner of its own rank there, so neither threshold nor cut can have removed it.
+        for k in self.lone:
+            score, rank = float(self.here.scores[k]), self.there.scores
+            if abs(score - self.limits.score_threshold) <= self.limits.score_floor:
+                causes[(self.side, k)] = ("score_threshold", score - self.limits.score_threshold)
+            elif len(rank) >= self.limits.max_per_image and score <= float(rank.min()) + self.limits.score_floor:
+                causes[(self.side, k)] = ("best_100", float(rank.min()) - score)
+        for k, margin in self._near_threshold(shared):
+            causes.setdefault((self.side, k), ("nms_overlap", margin))
+        if proof is not None and len(proof):
+            for k in self.all.tolist():
+                gap = self._tie(k, proof)
+                if gap is not None:
+                    causes.setdefault((self.side, k), ("near_tie", gap))
+        return causes
+
+    def _near_threshold(self, shared: np.ndarray) -> list[tuple[int, float]]:
+        """Suppressed there by a better box that both sides have; here the overlap of the two must lie just at the threshold."""
+        if not shared.size or not self.all.size:
+            return []
+        here = self.here
+        rivals = (here.classes[self.all][:, None] == here.classes[shared]) & (here.scores[shared] >= here.scores[self.all][:, None] - self.limits.score_floor)
+        rows, columns = np.nonzero(rivals)
+        k, r = self.all[rows], shared[columns]
+        overlap = paired_iou(here.boxes[k], here.boxes[r])
+        margin = np.abs(overlap - self.limits.nms_iou)
+        near = margin <= overlap_slack(here.boxes[k], here.boxes[r], overlap, self.limits.box_floor)
+        return sorted(zip(k[near].tolist(), margin[near].tolist()), key=lambda found: found[1])
+
+    def suppressors(self, k: int, among: np.ndarray) -> np.ndarray:
+        """Detections `among` those of the other side that would suppress `k`."""
+        if among.size:
+            among = among[self.there.classes[among] == self.here.classes[k]]
         if not among.size:
             return among
-        overlap = (across[k] if side == "ref" else across[:, k])[among]
-        slack = overlap_slack(here.boxes[k], there.boxes[among], overlap, box_floor)
-        return among[(overlap > nms_iou - slack) & (there.scores[among] >= here.scores[k] - score_floor)]
+        overlap = self.across[k, among]
+        slack = overlap_slack(self.here.boxes[k], self.there.boxes[among], overlap, self.limits.box_floor)
+        return among[(overlap > self.limits.nms_iou - slack) & (self.there.scores[among] >= self.here.scores[k] - self.limits.score_floor)]
 
-    def near_tie(side: str, k: int) -> tuple[str, float] | None:
-        here, there, proof = sides[side], sides[other[side]], before[other[side]]
-        if proof is None or not len(proof):
+    def _tie(self, k: int, proof: ImageSide) -> float | None:
+        here = self.here
+        same = (proof.classes == here.classes[k]) & (np.abs(proof.boxes - here.boxes[k]).max(1) <= self.limits.box_floor)
+        if not (same & (np.abs(proof.scores - here.scores[k]) <= self.limits.score_floor)).any():
             return None
-        same = (proof.classes == here.classes[k]) & (np.abs(proof.boxes - here.boxes[k]).max(1) <= box_floor)
-        if not (same & (np.abs(proof.scores - here.scores[k]) <= score_floor)).any():
-            return None
-        winners = suppressors(side, k, np.arange(len(there)))
-        gap = np.abs(there.scores[winners] - here.scores[k])
-        return ("near_tie", float(gap.min())) if gap.size and gap.min() <= 2 * score_floor else None
+        winners = self.suppressors(k, np.arange(len(self.there)))
+        gap = np.abs(self.there.scores[winners] - here.scores[k])
+        return float(gap.min()) if gap.size and gap.min() <= 2 * self.limits.score_floor else None
 
-    for item in open_items:
-        found = base(*item)
-        if found:
-            causes[item] = found
-    changed = True
-    while changed:
-        changed = False
-        for side, k in open_items:
-            if (side, k) in causes:
-                continue
-            away = lacking[other[side]]
-            leaders = [x for x in suppressors(side, k, away).tolist() if (other[side], x) in causes]
-            if leaders:
-                causes[(side, k)] = ("follows", causes[(other[side], leaders[0])][1])
-                changed = True
+
+def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of boxes (M, 4) with others (M, 4), one by one."""
+    inter = np.maximum(np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2]), 0.0).prod(1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def explain_image(
+    ref: ImageSide, cand: ImageSide, lone: tuple[list[int], list[int]], linked: list[tuple[int, int]], shared: list[tuple[int, int]], limits: Limits,
+    before: tuple[ImageSide | None, ImageSide | None] = (None, None),
+) -> Causes:
+    """Causes of what one side of an image lacks.
+
+    `lone`: positions in `ref` missing from `cand`, and positions in `cand` that `ref` lacks. `linked`: pairs that moved or changed their class;
+    each half counts as a detection the other side lacks. `shared`: pairs both sides have. `before`: what each side had before suppression.
+    """
+    across = ref.iou(cand)
+    sides = {
+        "ref": _Flips("ref", ref, cand, across, lone[0], [i for i, _ in linked], limits),
+        "cand": _Flips("cand", cand, ref, across.T, lone[1], [j for _, j in linked], limits),
+    }
+    causes = sides["ref"].base(np.array([i for i, _ in shared], np.int64), before[1])
+    causes.update(sides["cand"].base(np.array([j for _, j in shared], np.int64), before[0]))
+    other = {"ref": "cand", "cand": "ref"}
+    waiting = [(side, k) for side in sides for k in sides[side].all.tolist() if (side, k) not in causes]
+    while causes:
+        explained = {side: np.array([k for s, k in causes if s == side], np.int64) for side in sides}
+        found: Causes = {}
+        for side, k in waiting:
+            leaders = sides[side].suppressors(k, explained[other[side]])
+            if leaders.size:
+                found[(side, k)] = ("follows", causes[(other[side], int(leaders[0]))][1])
+        if not found:
+            break
+        causes.update(found)
+        waiting = [item for item in waiting if item not in found]
     return causes
