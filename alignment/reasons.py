@@ -76,6 +76,7 @@ class Reason(str, Enum):
     CONSTANT_SCALE = "constant_scale"
     CONSTANT_OFFSET = "constant_offset"
     CHANNEL_AFFINE = "channel_affine"
+    NEGATIVE_SIDE = "negative_side"
     ALL_ZERO = "all_zero"
     SATURATED = "saturated"
     BORDER_ONLY = "border_only"

@@ -70,6 +70,7 @@ class TensorResult:
     own_rel_l2: float | None = None
     inherited: float | None = None
     inherited_rel_l2: float | None = None
+    inherited_verdict: Verdict | None = None
     amplification: float | None = None
     floor: float | None = None
     tolerance: float | None = None

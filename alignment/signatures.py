@@ -7,7 +7,6 @@ the values, so that a name is a finding and not a guess.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +52,7 @@ def signature(ref: np.ndarray, cand: np.ndarray, found: Measures, bound: float, 
         return few
     if found.size <= LARGEST:
         for result in (
-            constant_offset(a, b), constant_scale(a, b), channel_affine(a, b, channel_axis), border_only(a, b, bound), saturated(a, b, bound),
+            constant_offset(a, b), constant_scale(a, b), negative_side(a, b, bound), channel_affine(a, b, channel_axis), border_only(a, b, bound), saturated(a, b, bound),
         ):
             if result:
                 return result
@@ -170,6 +169,18 @@ def constant_scale(a: np.ndarray, b: np.ndarray) -> Signature | None:
     return Signature(Reason.CONSTANT_SCALE, f"the candidate is the reference times {factor:.6g}")
 
 
+def negative_side(a: np.ndarray, b: np.ndarray, bound: float) -> Signature | None:
+    """Do only the reference's negative elements differ, all by one factor, as under another slope of a leaky rectifier?"""
+    below = a < 0
+    if np.count_nonzero(below) < FEWEST or below.all() or (np.abs(b - a) > bound)[~below].any():
+        return None
+    x, y = a[below], b[below]
+    factor = float(np.vdot(x, y)) / float(np.vdot(x, x))
+    if not _explains(y - x, y - factor * x):
+        return None
+    return Signature(Reason.NEGATIVE_SIDE, f"only negative elements differ; there the candidate is the reference times {factor:.6g}")
+
+
 def channel_affine(a: np.ndarray, b: np.ndarray, axis: int | None) -> Signature | None:
     """Is each channel of `b` a straight-line function of the same channel of `a`?"""
     if axis is None or axis >= a.ndim or a.shape[axis] < 2 or a.size < FEWEST * a.shape[axis]:
@@ -207,9 +218,3 @@ def one_sided(found: Measures) -> Signature | None:
     if found.positive + found.negative < FEWEST or (found.positive and found.negative):
         return None
     return Signature(Reason.ONE_SIDED, f"all {found.positive + found.negative} differences are {'positive' if found.positive else 'negative'}")
-
-
-def affected_channels(wrong: np.ndarray, axis: int | None) -> Iterator[int]:
-    """Channels of `axis` in which `wrong` holds at least one True."""
-    if axis is not None and axis < wrong.ndim:
-        yield from np.flatnonzero(np.moveaxis(wrong, axis, 0).reshape(wrong.shape[axis], -1).any(1)).tolist()
