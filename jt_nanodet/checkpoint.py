@@ -1,11 +1,9 @@
 """Weights on disk, without a framework: ``.npz`` and ``.pkl`` in, ``dict[str, numpy.ndarray]`` out.
 
-A pickle is a program. The few NumPy names that an array's pickle needs are answered by record classes of
-this file; any other name stops the reading, unrun and unimported, and the message says which it was. No
-array is built before its declared shape agrees with the bytes that are there. Writing goes to a temporary
-neighbour first, so that an interrupted run leaves the old file whole.
-
-Names, order and shapes are upstream's state-dict (RangiLyu/nanodet); 0-d entries stay 0-d.
+A pickle is a program. The few NumPy names that an array's pickle needs are answered by record classes of this file;
+any other name stops the reading, unrun and unimported, and the message says which it was. No array is built before
+its declared shape agrees with the bytes that are there. Writing goes to a temporary neighbour first, so that an
+interrupted run leaves the old file whole. Names, order and shapes are upstream's (RangiLyu/nanodet); 0-d stays 0-d.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 import pickle
 import pickletools
@@ -114,7 +113,9 @@ def tidy(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise UserError(f"a weight's name must be printable text, not {name!r}; give every array a name")
         _require_dtype(array.dtype.str[1:], name)
         # Not ascontiguousarray: that one turns 0-d arrays into shape (1,).
-        plain[name] = np.require(array.astype(array.dtype.newbyteorder("="), order="C", copy=False), requirements="W")
+        array = np.require(array.astype(array.dtype.newbyteorder("="), order="C", copy=False), requirements="W")
+        # NumPy's own dtype object, not an equal one: equal weights then give equal pickles, byte for byte.
+        plain[name] = array.view(np.dtype(array.dtype.str[1:]))
     return plain
 
 
@@ -125,10 +126,9 @@ def is_name(name: object) -> bool:
 
 def require_suffix(path: Path, suffixes: tuple[str, ...]) -> str:
     """Return the suffix of ``path`` in lower case, or raise UserError when it is not one of ``suffixes``."""
-    suffix = path.suffix.lower()
-    if suffix not in suffixes:
+    if path.suffix.lower() not in suffixes:
         raise UserError(f"'{path}' has no suffix of a weight format known here; use one of {', '.join(suffixes)}")
-    return suffix
+    return path.suffix.lower()
 
 
 def read_file(path: Path) -> bytes:
@@ -138,10 +138,9 @@ def read_file(path: Path) -> bytes:
         if not stat.S_ISREG(info.st_mode):  # a named pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(info.st_mode) else "no regular file"
             raise UserError(f"'{path}' is {kind}; give the path of a weight file")
-        if info.st_size == 0:
-            raise UserError(f"'{path}' is empty (0 bytes); {_again(path)}")
-        if info.st_size > MAX_BYTES:
-            raise UserError(f"'{path}' is larger than {MAX_BYTES >> 30} GiB; give the path of a weight file")
+        if not 0 < info.st_size <= MAX_BYTES:
+            size = "empty (0 bytes)" if info.st_size == 0 else f"larger than {MAX_BYTES >> 30} GiB"
+            raise UserError(f"'{path}' is {size}; {_again(path)}")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read '{path}' ({error.strerror}); check the path with: ls -l '{path}'") from None
@@ -322,8 +321,8 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         raise UserError(
-            f"'{self.path}' is not a pickle of NumPy arrays only: it asks for '{module}.{name}', which was not run; "
-            f"{_again(self.path)}"
+            f"'{self.path}' is not a pickle of NumPy arrays only: it asks for {module + '.' + name!r}, which was not "
+            f"run; {_again(self.path)}"
         )
 
 
@@ -333,24 +332,17 @@ def _require_dtype(code: str, name: str) -> None:
         raise UserError(f"array '{name}' is {kind}; save only bool, integer and float arrays")
 
 
-def _count(shape: tuple) -> int:
-    if not isinstance(shape, tuple) or len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"shape {shape!r:.80}")
-    count = 1  # Python integers: a shape made to overflow 64 bits does not
-    for n in shape:
-        count *= n
-    return count
-
-
 def _build(name: str, raw: bytes, dtype: np.dtype, shape: tuple, fortran: bool) -> np.ndarray:
-    if len(raw) != _count(shape) * dtype.itemsize:
+    # math.prod: Python integers, so a shape made to overflow 64 bits does not.
+    sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if not sizes or len(raw) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"'{name}' declares {shape!r:.80} {dtype} but has {len(raw)} bytes")
     array = (np.frombuffer(raw, dtype) if len(raw) else np.empty(0, dtype)).reshape(shape, order="CF"[fortran])
     return np.array(array, dtype=dtype.newbyteorder("="), order="C", copy=True)
 
 
 def _again(path: Path) -> str:
-    return f"write it again with: python -m weights_convert SOURCE.pth '{path}'"
+    return f"copy it again, or convert it again with: python -m weights_convert SOURCE '{path}'"
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

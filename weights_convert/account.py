@@ -37,7 +37,9 @@ def retarget(rows: Iterable[Row], prefix: str) -> list[Row]:
             elif target == row.source:
                 row = replace(row, target=target, status="consistent", reason="same name on both sides")
             else:
-                row = replace(row, target=target, status="renamed", reason=f"{row.reason}; prefix '{prefix}' added")
+                before = [] if row.status == "consistent" else [row.reason]
+                reason = "; ".join([*before, f"prefix '{prefix}' added"])
+                row = replace(row, target=target, status="renamed", reason=reason)
         result.append(row)
     return result
 

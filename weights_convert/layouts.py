@@ -62,7 +62,7 @@ UNKNOWN_RECORD = "not part of 'state_dict' and without tensors of its own"
 
 @dataclass(frozen=True)
 class Selection:
-    """``taken``: source name -> (name without prefixes, reason); ``left``: source name -> reason; ``which``: of SETS."""
+    """``taken``: source name -> (bare name, reason); ``left``: source name -> reason; ``which``: see SETS."""
 
     taken: dict[str, tuple[str, str]]
     left: dict[str, str]
@@ -94,7 +94,7 @@ def find_state(top: object, is_tensor: Callable[[object], bool], path: object) -
     for name, value in state.items():
         if not isinstance(name, str) or not is_tensor(value):
             kind = getattr(value, "qualname", type(value).__name__)
-            raise UserError(f"'{path}' has {str(name)[:80]!r} in its state_dict, which is a '{kind}', no tensor; {advice}")
+            raise UserError(f"'{path}' has a '{kind}' and no tensor under {str(name)[:80]!r} in its state_dict; {advice}")
     left = {}
     for key, value in top.items():
         if key == "state_dict":
@@ -141,8 +141,8 @@ def select(names: Iterable[str], which: str, path: object) -> Selection:
     for other, members in groups.items():
         if {n for n, _ in members.values()} != {n for n, _ in taken.values()} and which == "auto":
             raise UserError(
-                f"'{path}' has {len(members)} {SETS[other]} and {len(taken)} {SETS[chosen]} under different names, so it "
-                "is not clear which are whole; choose with --weights raw or --weights ema"
+                f"'{path}' has {len(members)} {SETS[other]} and {len(taken)} {SETS[chosen]} under different names, so "
+                "it is not clear which are whole; choose with --weights raw or --weights ema"
             )
         left |= {name: f"{SETS[other]}; {SETS[chosen]} were taken (--weights {other} takes these)" for name in members}
     if not all(is_name(name) for name, _ in taken.values()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,9 +81,7 @@ class TorchFile:
         if len(shape) != len(strides) or len(shape) > 32 or min((offset, *shape, *strides), default=0) < 0:
             raise ValueError(f"shape {shape} with strides {strides} at {offset}")
         code = np.dtype(DTYPES[dtype]).newbyteorder(self._order)
-        count = 1
-        for n in shape:
-            count *= n
+        count = math.prod(shape)  # Python integers: no overflow
         self._total += count * code.itemsize
         if self._total > MAX_BYTES:
             raise ValueError(f"tensors declare more than {MAX_BYTES >> 30} GiB")
