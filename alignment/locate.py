@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from alignment.reasons import Reason, Verdict
+from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult
 
 _GOOD = (Verdict.PASS, Verdict.WARN)
@@ -22,7 +22,7 @@ def combine(own: TensorResult, whole: TensorResult | None, inputs: Iterable[Tens
     `inputs` are the whole-run rows of the tensors the node reads; `amplification` is the relative L2 error that leaves the node over the largest
     that enters it, None where nothing enters.
     """
-    row = replace(own, own=own.max_abs, own_rel_l2=own.rel_l2, module_type=module_type or own.module_type)
+    row = replace(own, refed=True, own=own.max_abs, own_rel_l2=own.rel_l2, module_type=module_type or own.module_type)
     if whole is None:
         return row
     entering = max((one.rel_l2 for one in inputs if one.rel_l2 is not None), default=0.0)
@@ -62,20 +62,20 @@ class Divergence:
 def first_divergence(rows: Sequence[TensorResult], *, training: bool = False) -> Divergence | None:
     """The first divergence among `rows`, which stand in order of execution within each step; earlier steps come first. None when all agree.
 
-    A row with `own` set is judged by it. Missing, extra and misshaped tensors count as divergences like any other failed row; rows that were
+    A `refed` row is judged by its own error. Missing, extra and misshaped tensors count as divergences like any other failed row; rows that were
     skipped or could not be decided do not, but the note mentions them when they come before the answer.
     """
     order = sorted(rows, key=lambda row: -1 if row.step is None else row.step)
     failed = [position for position, row in enumerate(order) if row.failed]
-    own = [position for position in failed if order[position].own is not None or order[position].inherited_verdict is not None]
-    # Rows that carry own errors outrank whole-run rows: the latter may merely inherit.
-    refed = any(row.own is not None for row in order)
-    if failed and (own or not refed):
-        answers = own or failed
-        kind = "own" if own else "whole"
+    if any(row.refed for row in order):
+        # Whole-run rows may merely inherit; beside own errors only a missing or extra tensor is a finding of its own.
+        answers, kind = [p for p in failed if order[p].refed or order[p].gate is Gate.KEYS], "own"
+        if not answers:
+            answers, kind = [p for p, row in enumerate(order) if row.inherited_verdict is Verdict.FAIL], "between"
+        if not answers:
+            answers, kind = failed, "whole"
     else:
-        parted = [position for position, row in enumerate(order) if row.inherited_verdict is Verdict.FAIL]
-        answers, kind = (parted, "between") if parted else (failed, "whole")
+        answers, kind = failed, "whole"
     if not answers:
         return None
     position = answers[0]

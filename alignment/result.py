@@ -38,7 +38,7 @@ class TensorResult:
 
     `max_abs`, `own`, `inherited`, `floor`, `tolerance` are absolute, in the tensor's unit; `max_rel` and `rel_l2` are divided by the reference;
     `err_ref_fp64` and `err_cand_fp64` are root-mean-square errors against the float64 run. `index` is where `max_abs` occurs. `gate` is the check
-    that decided, `reason` what was found. `own` is this node's error when fed the reference's input, `inherited` its error in the whole run.
+    that decided, `reason` what was found. `refed` rows are judged by `own`, the node's error on the reference's input; `inherited` is its error in the whole run.
     """
 
     name_ref: str
@@ -66,6 +66,7 @@ class TensorResult:
     worst_channel: int | None = None
     err_ref_fp64: float | None = None
     err_cand_fp64: float | None = None
+    refed: bool = False
     own: float | None = None
     own_rel_l2: float | None = None
     inherited: float | None = None

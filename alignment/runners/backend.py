@@ -1,0 +1,85 @@
+"""What a side must offer to be run, tapped and re-fed; the same words for both frameworks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+#: Containers that only hold others; they compute nothing of their own.
+HOLDERS = ("Sequential", "ModuleList")
+
+
+class Backend(ABC):
+    """One framework. `model` is set by `load`; tensors are the framework's own except where NumPy is named."""
+
+    side: str
+    framework: str
+    model: Any = None
+
+    @abstractmethod
+    def load(self, config: Any, weights: Mapping[str, np.ndarray], *, training_branch: bool) -> None:
+        """Build the model of `config` and give it `weights`, strictly."""
+
+    @abstractmethod
+    def modules(self) -> Iterator[tuple[str, Any]]:
+        """(path, module) in upstream's order, the root (path "") first."""
+
+    @abstractmethod
+    def children(self, module: Any) -> list[Any]:
+        """Direct submodules; empty for a leaf."""
+
+    @abstractmethod
+    def hyper(self, module: Any) -> dict[str, Any]:
+        """Hyper-parameters of a leaf under PyTorch's names (`stride`, `eps`, `negative_slope` ...), as plain numbers, lists and strings."""
+
+    @abstractmethod
+    def tap(self, seen: Callable[[str, Any, tuple, Any], None]) -> AbstractContextManager:
+        """Call ``seen(path, module, inputs, output)`` after every module's call while the context lasts."""
+
+    @abstractmethod
+    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str]]:
+        """(name, shape in upstream's state dict, dtype) of the module's own entries."""
+
+    @abstractmethod
+    def array(self, tensor: Any) -> np.ndarray: ...
+
+    @abstractmethod
+    def tensor(self, array: np.ndarray) -> Any: ...
+
+    @abstractmethod
+    def forward(self, images: Any, auxiliary: bool) -> None:
+        """The ordinary inference pass, decoding included, and the auxiliary branch where asked; what is to be seen is seen by taps."""
+
+    @abstractmethod
+    def decode(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Untapped: `raw`, `boxes`, `scores` of a batch (B, 3, H, W)."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]: ...
+
+    def type_name(self, module: Any) -> str:
+        return type(module).__name__
+
+    def is_holder(self, module: Any) -> bool:
+        return self.type_name(module) in HOLDERS
+
+    def is_leaf(self, module: Any) -> bool:
+        return not self.children(module) and not self.is_holder(module)
+
+
+def tensors_of(value: Any) -> list[Any]:
+    """The tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [t for item in value for t in tensors_of(item)]
+    return [value] if hasattr(value, "shape") else []
+
+
+def call_name(path: str, call: int) -> str:
+    """Name of one call of a module that may be called several times: ``head.act``, ``head.act@2`` for the second call."""
+    return path if call == 1 else f"{path}@{call}"

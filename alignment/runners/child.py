@@ -1,0 +1,60 @@
+"""Start a runner in a process of its own and wait for it; framework-free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.result import write_json
+from jt_nanodet.errors import UserError
+
+MODULES = {"pytorch": "alignment.runners.torch_runner", "jittor": "alignment.runners.jittor_runner"}
+ROOT = Path(__file__).resolve().parents[2]
+#: Packages whose source decides what a side computes.
+SOURCES = {"pytorch": ("torch_ref", "jt_nanodet", "alignment/runners"), "jittor": ("jt_nanodet", "alignment/runners")}
+
+
+def run(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], folder: Path, *, verbosity: int = 0) -> dict[str, Any]:
+    """Run `tasks` one after the other in one child of `side`; return what it wrote to its report: one entry a task.
+
+    `common` goes to every task (config, weights, device, threads, seed). The child's progress goes to our standard error.
+    Raises UserError with the child's own sentence when it refuses its input, and with the end of its output when it dies.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    job, report = folder / f"{side}.job.json", folder / f"{side}.report.json"
+    report.unlink(missing_ok=True)
+    write_json(job, {"side": side, "tasks": [{**common, **task} for task in tasks], "report": str(report), "verbosity": verbosity})
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        command = [sys.executable, "-m", MODULES[side], str(job)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
+        # progress lines are shown as they come; standard output and a traceback are kept for the error message
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=None if verbosity >= 0 else log, env=environment, check=False).returncode
+        log.seek(0)
+        output = log.read()
+    if report.is_file():
+        document = json.loads(report.read_text(encoding="utf-8"))
+        if document.get("error"):
+            raise UserError(document["error"])
+        if code == 0:
+            return document
+    tail = " / ".join(line.strip() for line in output.splitlines()[-3:] if line.strip())
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
+    raise UserError(f"the {side} side {how} before it was done{': ' + tail if tail else ''}; "
+                    f"type \"python -m {MODULES[side]} {job}\" to see it alone")
+
+
+def code_sha256(side: str) -> str:
+    """Hash over the source files that decide what `side` computes, in a fixed order."""
+    digest = hashlib.sha256()
+    for package in SOURCES[side]:
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.suffix in (".py", ".cu", ".h", ".cuh", ".cpp") and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
