@@ -154,7 +154,7 @@ def replacing(path: str | os.PathLike, check: Callable[[Path], None] | None = No
     existing ``path`` stays as it was. Raises UserError when the folder cannot be written or the disk is full.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise UserError(f"'{path}' exists and is not a regular file; give the path of a file to write")
     temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
     try:

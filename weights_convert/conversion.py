@@ -79,7 +79,7 @@ def convert(
     if config is not None:
         expected = fit.expected_state(Path(config))
         notes += fit.check_fit(loaded.weights, expected, src, config)
-    if dst.exists():
+    if os.path.exists(dst):
         notes.append(f"'{dst}' existed and was replaced")
 
     rows = account.retarget(loaded.account, formats.FORMATS[suffix][1])
@@ -97,14 +97,14 @@ def _check_places(src: Path, outputs: list[Path]) -> None:
     taken = {os.path.realpath(src): "the source"}
     for path in outputs:
         real = os.path.realpath(path)
-        same = real in taken or (path.exists() and src.exists() and os.path.samefile(path, src))
+        same = real in taken or (os.path.exists(path) and os.path.exists(src) and os.path.samefile(path, src))
         if same:
             raise UserError(f"'{path}' is {taken.get(real, 'the source')} as well; give another path to write to")
         taken[real] = "the destination"
         folder = path.parent
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"there is no folder '{folder}' to write '{path.name}' into; type: mkdir -p '{folder}'")
-        if path.is_dir():
+        if os.path.isdir(path):
             raise UserError(f"'{path}' is a folder; give the path of a file to write")
 
 

@@ -36,7 +36,7 @@ class Expected:
 
 def expected_state(config: Path) -> Expected:
     """Ask torch_ref for the state dict of ``config``. Raises UserError with its message when it cannot tell."""
-    if not config.is_file():
+    if not os.path.isfile(config):
         raise UserError(f"there is no configuration file '{config}'; see those that come along with: ls configs")
     # The sibling package is found next to this one, wherever the command is started.
     paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]

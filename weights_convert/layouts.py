@@ -94,7 +94,7 @@ def find_state(top: object, is_tensor: Callable[[object], bool], path: object) -
     for name, value in state.items():
         if not isinstance(name, str) or not is_tensor(value):
             kind = getattr(value, "qualname", type(value).__name__)
-            raise UserError(f"'{path}' has a '{kind}' and no tensor under {str(name)[:80]!r} in its state_dict; {advice}")
+            raise UserError(f"'{path}' has a '{kind}' and no tensor as {str(name)[:80]!r} in its state_dict; {advice}")
     left = {}
     for key, value in top.items():
         if key == "state_dict":
