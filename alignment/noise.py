@@ -20,6 +20,8 @@ from alignment.reasons import Reason
 
 #: bound = FACTOR x floor; two runs, each within the floor of the truth, are at most so far apart. flash-attention gates by the same factor.
 FACTOR = 2.0
+#: The chance, for each honest tensor, that its bound is broken by luck (see `extreme_allowance`). A network has some hundreds of tensors.
+FALSE_ALARM = 1e-6
 #: A spread needs two runs. Below this the bound could be a lucky zero, and the verdict is `inconclusive`.
 MIN_REPEATS = 2
 #: A bound wider than this share of the tensor's largest magnitude decides nothing: real faults (a BatchNorm eps of 1e-3 for 1e-5, a resize
@@ -133,30 +135,34 @@ def measure_floor(ref64: np.ndarray, variants: Sequence[np.ndarray], circumstanc
 
 
 def sampling_allowance(samples: int) -> float:
-    """How much larger the true spread may be than a root mean square over so few samples: three standard errors, ``1 + 3 / sqrt(2 n)``."""
-    return 1.0 + 3.0 / math.sqrt(2.0 * samples)
+    """How much one root mean square over so few samples may exceed another by luck: three standard errors of either, ``(1 + 3 / sqrt(2 n)) ** 2``."""
+    return (1.0 + 3.0 / math.sqrt(2.0 * samples)) ** 2
 
 
-def largest_of(samples: int) -> float:
-    """Where the largest of `samples` normal errors lies, in standard deviations: ``sqrt(2 ln 2n)``, an upper bound of its mean."""
-    return math.sqrt(2.0 * math.log(2.0 * samples))
+def extreme_allowance(size: int, factor: float) -> float:
+    """How much the largest of `size` errors may exceed another such largest by luck alone.
+
+    Rounding errors of a tensor have an exponential tail (they are proportional to values that differ in magnitude), so the largest of n lies near
+    ``b ln n``, and the chance that another n exceed ``factor a b ln n`` is ``n ** (1 - factor a)``. Solved for a chance of `FALSE_ALARM`; 1 from
+    about a million elements on with a factor of 2, 1.4 for two thousand, 3 for sixteen.
+    """
+    return max(1.0, (1.0 - math.log(FALSE_ALARM) / math.log(max(size, 2))) / factor)
 
 
 def tolerance_from_floor(
     floor: Floor, *, factor: float = FACTOR, rel_l2_cap: float | None = None, cap_reason: str = "", float64_ratio: float | None = None,
 ) -> Tolerance:
-    """``bound = factor x floor``, never below one ULP at the tensor's largest magnitude.
+    """``bound = factor x extreme_allowance x floor``, never below one ULP at the tensor's largest magnitude.
 
     One ULP, because rounding the same real number from two sides may give neighbours, and a floor measured as zero (short sums, few elements)
-    would forbid even that. The floor is the largest error seen, or what its root mean square predicts for the largest of so many elements
-    (`largest_of`, `sampling_allowance`): in a small tensor the largest error seen is a matter of luck.
+    would forbid even that. Where a tensor is small, the largest error seen is a matter of luck, for which `extreme_allowance` makes room.
 
     The channel bound applies the same factor to each channel's root mean square, taken no smaller than the tensor's typical relative floor at
     the channel's own magnitude, nor than one ULP at the channel's largest value.
     """
     one_ulp = ulp(floor.scale, floor.dtype)
-    expected = floor.rmse * largest_of(floor.size) * sampling_allowance(floor.size)
-    bound = max(factor * max(floor.max_abs, expected), one_ulp)
+    allowance = extreme_allowance(floor.size, factor)
+    bound = max(factor * allowance * floor.max_abs, one_ulp)
     undecidable = None
     if floor.repeats < MIN_REPEATS:
         undecidable = Reason.TOO_FEW_REPEATS
@@ -164,7 +170,7 @@ def tolerance_from_floor(
         undecidable = Reason.FLOOR_TOO_WIDE
     runs = f"{floor.repeats} run{'' if floor.repeats == 1 else 's'}"
     under = f" ({', '.join(floor.circumstances)})" if floor.circumstances else ""
-    source = f"one ULP at {floor.scale:.3g}" if bound == one_ulp else f"{factor:g} x floor of {runs}{under}"
+    source = f"one ULP at {floor.scale:.3g}" if bound == one_ulp else f"{factor:g} x {allowance:.3g} x floor of {runs}{under}"
     return Tolerance(
         bound=bound, source=source, floor=floor.max_abs, scale=floor.scale, channel_bound=_channel_bounds(floor, factor),
         channel_axis=floor.channel_axis, rel_l2_cap=rel_l2_cap, cap_reason=cap_reason, float64_ratio=float64_ratio,

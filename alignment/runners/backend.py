@@ -25,6 +25,10 @@ class Backend(ABC):
         """Build the model of `config` and give it `weights`, strictly."""
 
     @abstractmethod
+    def shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
+        """Name to shape of the whole state dict of `config`'s model, as upstream's files have it."""
+
+    @abstractmethod
     def modules(self) -> Iterator[tuple[str, Any]]:
         """(path, module) in upstream's order, the root (path "") first."""
 
@@ -59,6 +63,10 @@ class Backend(ABC):
         """Untapped: `raw`, `boxes`, `scores` of a batch (B, 3, H, W)."""
 
     @abstractmethod
+    def detect(self, config: Any, task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+        """Run the side's tester on the loaded model: detections in COCO format and timings."""
+
+    @abstractmethod
     def versions(self) -> dict[str, str]: ...
 
     def type_name(self, module: Any) -> str:
@@ -83,3 +91,34 @@ def tensors_of(value: Any) -> list[Any]:
 def call_name(path: str, call: int) -> str:
     """Name of one call of a module that may be called several times: ``head.act``, ``head.act@2`` for the second call."""
     return path if call == 1 else f"{path}@{call}"
+
+
+def map_tensors(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with every tensor replaced by ``change(tensor)``; tuples, lists and dicts keep their form, anything else passes."""
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(item, change) for item in value)
+    return change(value) if hasattr(value, "shape") else value
+
+
+def describe(value: Any, name: Callable[[Any], str]) -> Any:
+    """`value` as JSON, every tensor replaced by ``{"tensor": name(tensor)}``; `rebuild` is the way back."""
+    if isinstance(value, Mapping):
+        return {"dict": {key: describe(item, name) for key, item in value.items()}}
+    if isinstance(value, (tuple, list)):
+        return {"tuple" if isinstance(value, tuple) else "list": [describe(item, name) for item in value]}
+    return {"tensor": name(value)} if hasattr(value, "shape") else {"value": value}
+
+
+def rebuild(described: Mapping[str, Any], load: Callable[[str], Any]) -> Any:
+    """What `describe` described, with ``load(name)`` for every tensor."""
+    (kind, content), = described.items()
+    if kind == "tensor":
+        return load(content)
+    if kind == "dict":
+        return {key: rebuild(item, load) for key, item in content.items()}
+    if kind in ("tuple", "list"):
+        items = [rebuild(item, load) for item in content]
+        return tuple(items) if kind == "tuple" else items
+    return content

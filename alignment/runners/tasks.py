@@ -1,0 +1,260 @@
+"""What a runner does, written once for both frameworks on top of `backend.Backend`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.bundle import Bundle, BundleWriter, Header, array_sha256
+from alignment.result import write_json
+from alignment.runners import child
+from alignment.runners.backend import Backend, call_name, describe, rebuild, tensors_of
+from jt_nanodet import checkpoint
+from jt_nanodet.config import load_config
+from jt_nanodet.errors import UserError
+from jt_nanodet.weight_rules import initial_weights
+
+#: The modules whose outputs are the stages of architecture.md's data flow.
+STAGES = ("backbone", "fpn", "head", "aux_fpn", "aux_head")
+
+
+class Run:
+    """One job in one process: the tasks share the model while configuration and weights stay the same."""
+
+    def __init__(self, backend: Backend, job: dict[str, Any]):
+        self.backend, self.job, self.verbosity = backend, job, job.get("verbosity", 0)
+        self.loaded: tuple | None = None
+        self.weights_sha256 = ""
+        self.auxiliary = False
+
+    def say(self, text: str) -> None:
+        if self.verbosity >= 0:
+            print(f"[{self.backend.side}] {text}", file=sys.stderr, flush=True)
+
+    def ready(self, task: dict[str, Any]) -> Any:
+        """Load configuration and weights of `task`, once; returns the configuration."""
+        key = (task["config"], task.get("weights"), task.get("seed", 0))
+        if self.loaded is None or self.loaded[0] != key:
+            config = load_config(task["config"])
+            weights = read_weights(task, self.backend, config)
+            checkpoint.check_finite(weights, task.get("weights") or "the initial weights")
+            self.backend.load(config, weights, training_branch=False)
+            self.weights_sha256 = checkpoint.weights_sha256(weights)
+            self.auxiliary = any(name.startswith("aux_head.") for name in weights)
+            self.loaded = (key, config)
+        return self.loaded[1]
+
+    def header(self, task: dict[str, Any], config: Any, inputs: str) -> Header:
+        """Header of a bundle this run writes. The auxiliary branch is a flag: with and without it are two runs."""
+        return Header(
+            kind=task["kind"], side=self.backend.side, framework=self.backend.framework, config_sha256=config.sha256(),
+            weights_sha256=self.weights_sha256, inputs_sha256=inputs, code_sha256=child.code_sha256(self.backend.side),
+            seed=task.get("seed", 0), device=task.get("device", "cpu"), threads=task.get("threads") or 0, versions=versions(self.backend),
+            flags={"precision": "float32", "mode": "eval", "auxiliary": self.auxiliary}, command=task.get("command", ""),
+        )
+
+
+def read_weights(task: dict[str, Any], backend: Backend, config: Any) -> dict[str, np.ndarray]:
+    """The weights a task names, whatever their format; without a name, the initial ones drawn from the seed."""
+    if task.get("weights"):
+        import weights_convert
+
+        return weights_convert.load(task["weights"], task.get("which", "auto")).weights
+    return initial_weights(backend.shapes(config), task.get("seed", 0))
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    return {"python": platform.python_version(), "numpy": np.__version__, **backend.versions()}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MiB (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def structure(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """Module tree with hyper-parameters, parameters, calls and multiply-adds, seen on one blank image of the configuration's size."""
+    config, backend = run.ready(task), run.backend
+    width, height = config.data.val.input_size
+    calls: dict[str, int] = {}
+    adds: dict[str, int] = {}
+
+    def seen(path: str, module: Any, inputs: tuple, output: Any) -> None:
+        calls[path] = calls.get(path, 0) + 1
+        if backend.is_leaf(module):
+            adds[path] = adds.get(path, 0) + multiply_adds(backend, module, output)
+
+    with backend.tap(seen):
+        backend.forward(backend.tensor(np.zeros((1, 3, height, width), np.float32)), True)
+    rows = [
+        {
+            "path": path, "type": backend.type_name(module), "leaf": backend.is_leaf(module), "hyper": backend.hyper(module) if backend.is_leaf(module) else {},
+            "params": [{"name": n, "shape": list(s), "dtype": d} for n, s, d in backend.parameters(module)],
+            "calls": calls.get(path, 0), "flops": 2 * adds.get(path, 0),
+        }
+        for path, module in backend.modules() if path
+    ]
+    path = Path(task["output"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"side": backend.side, "input": [1, 3, height, width], "modules": rows, "config_sha256": config.sha256()})
+    return {"path": str(path), "modules": len(rows)}
+
+
+def multiply_adds(backend: Backend, module: Any, output: Any) -> int:
+    """Multiply-adds of a convolution's call, from its kernel and the size of its output; 0 for every other layer."""
+    hyper = backend.hyper(module)
+    if "kernel_size" not in hyper or "in_channels" not in hyper:
+        return 0
+    kernel = int(np.prod(hyper["kernel_size"])) * hyper["in_channels"] // hyper["groups"]
+    return int(np.prod(output.shape)) * kernel
+
+
+class Recorder:
+    """Keeps every call of every module that computes something: its inputs and its output, as the framework's tensors."""
+
+    def __init__(self, backend: Backend):
+        self.backend, self.calls = backend, {}
+        self.counts: dict[str, int] = {}
+
+    def __call__(self, path: str, module: Any, inputs: tuple, output: Any) -> None:
+        self.counts[path] = self.counts.get(path, 0) + 1
+        if path and not self.backend.is_holder(module):
+            self.calls[call_name(path, self.counts[path])] = (path, module, inputs, output)
+
+
+def outputs(name: str, output: Any, array: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
+    """Names and arrays of a call's output: `name` for one tensor, ``name/0``, ``name/1`` ... for several."""
+    found = tensors_of(output)
+    if len(found) == 1 and not isinstance(output, (tuple, list, dict)):
+        return {name: array(found[0])}
+    return {f"{name}/{i}": array(t) for i, t in enumerate(found)}
+
+
+def layers_reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """The reference's bundle: every call's inputs and output, its float64 twin, and the floors. `backend.floors` does the harmless changes."""
+    config, backend, started = run.ready(task), run.backend, time.perf_counter()
+    images = np.load(task["inputs"], allow_pickle=False)
+    recorder = Recorder(backend)
+    run.say("forward pass with every call recorded")
+    with backend.tap(recorder):
+        backend.forward(backend.tensor(images), run.auxiliary)
+    untapped = backend.decode(images)
+    stored: dict[str, str] = {array_sha256(images): "input"}
+    described, order, types = {}, {}, {}
+    with BundleWriter(task["output"], run.header(task, config, array_sha256(images))) as bundle:
+        bundle.add("input", images)
+
+        def store(name: str, array: np.ndarray) -> str:
+            key = array_sha256(array)
+            if key not in stored:
+                stored[key] = name
+                bundle.add(name, array)
+            return stored[key]
+
+        for call, (path, module, inputs, output) in recorder.calls.items():
+            position = iter(range(1 << 30))
+            described[call] = describe(inputs, lambda t: store(f"in/{call}/{next(position)}", backend.array(t)))
+            named = outputs(call, output, backend.array)
+            for name, array in named.items():
+                bundle.add(f"out/{name}", array)
+                stored.setdefault(array_sha256(array), f"out/{name}")
+            order[call], types[call] = list(named), backend.type_name(module)
+        for name, array in untapped.items():
+            bundle.add(f"decode/{name}", array)
+        own, whole = backend.floors(recorder, images, run.auxiliary, bundle, task.get("seed", 0), run.say)
+        extra = {
+            "inputs": described, "outputs": order, "types": types, "stages": [s for s in STAGES if s in order],
+            "leaves": {c: backend.is_leaf(m) for c, (_, m, _, _) in recorder.calls.items()}, "floors_own": own, "floors_whole": whole,
+            "uncalled": [p for p, m in backend.modules() if p and backend.is_leaf(m) and p not in recorder.counts],
+            "observer_equal": observer_equal(recorder, untapped, backend),
+        }
+        bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
+    return {"path": task["output"], "calls": len(recorder.calls)}
+
+
+def layers_candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """The candidate's bundle: every call's output in its own run (``out/``) and when fed the reference's inputs (``own/``)."""
+    config, backend, started = run.ready(task), run.backend, time.perf_counter()
+    reference = Bundle.open(task["reference"])
+    images = reference["input"]
+    recorder = Recorder(backend)
+    run.say("forward pass with every call recorded")
+    with backend.tap(recorder):
+        backend.forward(backend.tensor(images), run.auxiliary)
+    untapped = backend.decode(images)
+    modules = dict(backend.modules())
+    with BundleWriter(task["output"], run.header(task, config, array_sha256(images))) as bundle:
+        order = {}
+        for call, (path, module, inputs, output) in recorder.calls.items():
+            named = outputs(call, output, backend.array)
+            order[call] = list(named)
+            for name, array in named.items():
+                bundle.add(f"out/{name}", array)
+        for name, array in untapped.items():
+            bundle.add(f"decode/{name}", array)
+        same = observer_equal(recorder, untapped, backend)
+        recorder.calls.clear()
+        run.say("every call again on the reference's own input")
+        for call, inputs in reference.header.extra["inputs"].items():
+            module = modules.get(call.split("@")[0])
+            if module is None:
+                continue  # the comparison reports it as missing
+            result = module(*rebuild(inputs, lambda name: backend.tensor(reference[name])))
+            for name, array in outputs(call, result, backend.array).items():
+                bundle.add(f"own/{name}", array)
+        extra = {"outputs": order, "observer_equal": same,
+                 "uncalled": [p for p, m in backend.modules() if p and backend.is_leaf(m) and p not in recorder.counts]}
+        bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
+    return {"path": task["output"], "calls": len(order)}
+
+
+def observer_equal(recorder: Recorder, untapped: dict[str, np.ndarray], backend: Backend) -> bool:
+    """Whether the tapped run gave the head's output of the untapped one, bit for bit."""
+    return np.array_equal(backend.array(recorder.calls["head"][3]), untapped["raw"])
+
+
+def detect(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """Detections of a data set and the time of each phase, through the side's own tester; writes COCO-format JSON."""
+    config, backend, started = run.ready(task), run.backend, time.perf_counter()
+    document = backend.detect(config, task, run.say)
+    document.update(weights_sha256=run.weights_sha256, config_sha256=config.sha256(), code_sha256=child.code_sha256(backend.side),
+                    versions=versions(backend), seconds=time.perf_counter() - started, peak_memory_mb=peak_memory_mb())
+    path = Path(task["output"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, document)
+    return {"path": str(path), "detections": len(document["detections"])}
+
+
+def main(argv: list[str], make_backend: Callable[[dict[str, Any]], Backend], kinds: dict[str, Callable]) -> int:
+    """Read the job, do its tasks in order, write the report. A UserError becomes the report's `error` and exit status 2."""
+    parser = argparse.ArgumentParser(description="Run one side's tasks from a job file that an alignment command wrote.")
+    parser.add_argument("job", type=Path, help="the *.job.json file in an output folder")
+    job = json.loads(parser.parse_args(argv).job.read_text(encoding="utf-8"))
+    report: dict[str, Any] = {"side": job["side"], "error": None, "tasks": []}
+    code = 0
+    try:
+        run = Run(make_backend(job["tasks"][0]), job)
+        report["versions"] = versions(run.backend)
+        for task in job["tasks"]:
+            started = time.perf_counter()
+            done = kinds[task["kind"]](run, task)
+            report["tasks"].append({"kind": task["kind"], "seconds": time.perf_counter() - started, **done})
+        report["peak_memory_mb"] = peak_memory_mb()
+    except UserError as error:
+        report["error"], code = str(error), 2
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        report["error"], code = None, 1
+    if code != 1:
+        write_json(Path(job["report"]), report)
+    return code

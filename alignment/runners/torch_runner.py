@@ -1,0 +1,202 @@
+"""The PyTorch side of a comparison: ``python -m alignment.runners.torch_runner JOB.json``; imports torch and `torch_ref`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignment.noise import measure_floor
+from alignment.runners import tasks
+from alignment.runners.backend import Backend, map_tensors
+from jt_nanodet.errors import UserError
+from torch_ref import decode, detector
+
+HYPER = {
+    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    "BatchNorm2d": ("num_features", "eps", "momentum"),
+    "GroupNorm": ("num_groups", "num_channels", "eps"),
+    "LeakyReLU": ("negative_slope",),
+    "MaxPool2d": ("kernel_size", "stride", "padding", "ceil_mode"),
+    "Upsample": ("scale_factor", "mode", "align_corners"),
+    "Integral": ("reg_max",),
+}
+
+
+class TorchBackend(Backend):
+    side, framework = "pytorch", "torch"
+
+    def __init__(self, task: dict[str, Any]):
+        self.device = task.get("device", "cpu")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError('PyTorch sees no CUDA device here: use --device cpu, or type "python -m jt_nanodet doctor"')
+        if task.get("threads"):
+            torch.set_num_threads(task["threads"])
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.set_grad_enabled(False)
+
+    def shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
+        return {k: tuple(v.shape) for k, v in detector.build_model(config.model.arch).state_dict().items()}
+
+    def load(self, config: Any, weights: Mapping[str, np.ndarray], *, training_branch: bool) -> None:
+        self.config = config
+        self.model = detector.build_model(config.model.arch)
+        detector.load_state(self.model, weights, training_branch)
+        self.model.to(self.device)
+
+    def modules(self) -> Iterator[tuple[str, Any]]:
+        return self.model.named_modules()
+
+    def children(self, module: Any) -> list[Any]:
+        return list(module.children())
+
+    def hyper(self, module: Any) -> dict[str, Any]:
+        found = {k: plain(getattr(module, k)) for k in HYPER.get(self.type_name(module), ())}
+        if hasattr(module, "in_channels"):
+            found["bias"] = module.bias is not None
+        return found
+
+    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str]]:
+        entries = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        return [(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in entries]
+
+    @contextlib.contextmanager
+    def tap(self, seen: Callable[[str, Any, tuple, Any], None]) -> Iterator[None]:
+        handles = [
+            module.register_forward_hook(lambda m, inputs, output, path=path: seen(path, m, inputs, output))
+            for path, module in self.modules()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return tensor.detach().cpu().numpy()
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return torch.from_numpy(np.array(array)).to(self.device)
+
+    def forward(self, images: Any, auxiliary: bool) -> None:
+        forward(self.model, self.config, images, auxiliary)
+
+    def decode(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        raw = self.model(self.tensor(images))
+        boxes, scores = decode.decode(raw, self.model.head.distribution_project, self.config.model.arch.head, images.shape[2:])
+        return {"raw": self.array(raw), "boxes": self.array(boxes), "scores": self.array(scores)}
+
+    def detect(self, config: Any, task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+        from torch_ref import tester
+
+        return tester.run(self.model, config, task, say)
+
+    def versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
+
+    def floors(self, recorder, images, auxiliary, bundle, seed, say) -> tuple[dict, dict]:
+        """Floors of every output, for each call on its own inputs and for the whole run; adds ``own64/`` and ``run64/`` to the bundle.
+
+        Also the floors of the decoded boxes and scores, under ``decode/boxes`` and ``decode/scores``.
+        """
+        double = copy.deepcopy(self.model).double()
+        twins = dict(double.named_modules())
+        changes = harmless_changes(seed)
+        say(f"own floors: {len(recorder.calls)} calls, {len(changes)} harmless changes and float64")
+        own = {}
+        for call, (path, module, inputs, output) in recorder.calls.items():
+            truth = tasks.outputs(call, twins[path](*map_tensors(inputs, lambda t: t.double())), self.array)
+            runs = [tasks.outputs(call, output, self.array)]
+            runs += [tasks.outputs(call, change(module, inputs), self.array) for change in changes.values()]
+            for name, array in truth.items():
+                own[name] = floor(array, [run[name] for run in runs], changes)
+                bundle.add(f"own64/{name}", array)
+        say("whole-run floors")
+        whole = {}
+        truth = self.whole(double, self.tensor(images).double(), auxiliary)
+        runs = [self.whole(self.model, self.tensor(images), auxiliary)]
+        for change in changes.values():
+            batch: list[dict[str, np.ndarray]] = []
+            change(lambda x: batch.append(self.whole(self.model, x, auxiliary)) or torch.zeros(len(x)), (self.tensor(images),))
+            runs.append({k: v[-len(images):] for k, v in batch[0].items()})
+        for name, array in truth.items():
+            whole[name] = floor(array, [run[name] for run in runs], changes)
+            if name.split("/")[0] in (*tasks.STAGES, "decode"):
+                bundle.add(f"run64/{name}", array)
+        return own, whole
+
+    def whole(self, model: Any, images: Any, auxiliary: bool) -> dict[str, np.ndarray]:
+        """Every call's output of one run of `model`, and the decoded boxes and scores."""
+        found: dict[str, np.ndarray] = {}
+        kept, self.model = self.model, model
+        try:
+            recorder = tasks.Recorder(self)
+            with self.tap(recorder):
+                boxes, scores = forward(model, self.config, images, auxiliary)
+        finally:
+            self.model = kept
+        for call, (_, _, _, output) in recorder.calls.items():
+            found.update(tasks.outputs(call, output, self.array))
+        return {**found, "decode/boxes": self.array(boxes), "decode/scores": self.array(scores)}
+
+
+def forward(model: Any, config: Any, images: Any, auxiliary: bool) -> tuple[Any, Any]:
+    """The inference pass with decoding; with `auxiliary`, through the training-only branch too."""
+    raw = model.forward_aux(images, True)[0] if auxiliary else model(images)
+    integral = model.head.distribution_project
+    return decode.decode(raw, integral, config.model.arch.head, images.shape[2:])
+
+
+def harmless_changes(seed: int) -> dict[str, Callable[[Callable, tuple], Any]]:
+    """Name to ``change(call, inputs) -> output``: circumstances that leave the mathematics as it is."""
+    def one_thread(call, inputs):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if threads > 1 else 2)
+        try:
+            return call(*inputs)
+        finally:
+            torch.set_num_threads(threads)
+
+    def other_algorithm(call, inputs):
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+            return call(*inputs)
+
+    def channels_last(call, inputs):
+        return call(*map_tensors(inputs, lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t))
+
+    def batch_position(call, inputs):
+        # behind a neighbour with other values: the same image must not care
+        output = call(*map_tensors(inputs, lambda t: torch.cat((t.flip(-1), t))))
+        return map_tensors(output, lambda t: t[len(t) // 2:])
+
+    def one_ulp(call, inputs):
+        random = np.random.RandomState(seed)
+
+        def nudge(tensor):
+            array = tensor.numpy()
+            return torch.from_numpy(np.nextafter(array, np.where(random.rand(*array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)))
+        return call(*map_tensors(inputs, lambda t: nudge(t.cpu()).to(t.device)))
+
+    return {"other number of threads": one_thread, "other convolution algorithm": other_algorithm, "channels last": channels_last,
+            "position in the batch": batch_position, "input moved by one ULP": one_ulp}
+
+
+def floor(truth: np.ndarray, runs: list[np.ndarray], changes: Mapping[str, Any]) -> dict[str, Any]:
+    axis = 1 if truth.ndim == 4 else None
+    return dataclasses.asdict(measure_floor(truth, [np.ascontiguousarray(run) for run in runs], ("as is", *changes), channel_axis=axis))
+
+
+def plain(value: Any) -> Any:
+    return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+KINDS = {"structure": tasks.structure, "layers": tasks.layers_reference, "detect": tasks.detect}
+
+if __name__ == "__main__":
+    sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))
