@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jt_nanodet import runtime, runtime_onednn
+from jt_nanodet import runtime, runtime_cuda, runtime_onednn
 from jt_nanodet.errors import UserError
 
 #: Jittor's core, its kernels and oneDNN take about 0.3 GB; a full disk breaks a build half-way.
@@ -110,17 +110,20 @@ def check_sticky_home() -> Finding:
     return Finding("JITTOR_HOME", "ok", wanted or "not set")
 
 
+def check_gpu() -> Finding:
+    try:
+        return Finding("NVIDIA GPU", "ok", str(runtime_cuda.find_gpu()))
+    except UserError as error:
+        reason = str(error).split(", so ")[0].split(": ")[0]
+        return Finding("NVIDIA GPU", "warn", reason, "none is needed for --device cpu; for cuda: a GPU and driver 580 or newer")
+
+
 def check_cuda() -> Finding:
     try:
-        from jt_nanodet import runtime_cuda
-    except ImportError:
-        return Finding("CUDA", "warn", "not part of this installation", 'type "make parity" for the CPU')
-    try:
-        gpu = runtime_cuda.find_gpu()
-        tools = runtime_cuda.find_toolkit()
+        return Finding("CUDA", "ok", str(runtime_cuda.find_toolkit()))
     except UserError as error:
-        return Finding("CUDA", "warn", "cannot be used; CPU use is not affected", str(error))
-    return Finding("CUDA", "ok", f"{gpu}; {tools}")
+        found, _, mend = str(error).partition(": ")
+        return Finding("CUDA", "warn", f"{found}; not needed for --device cpu", mend)
 
 
 def check_threads() -> Finding:
@@ -155,6 +158,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_onednn,
     check_cache,
     check_sticky_home,
+    check_gpu,
     check_cuda,
     check_threads,
     check_disk,
@@ -196,12 +200,15 @@ def _print_table(findings: list[Finding]) -> None:
             print(f"{f.state:5} {f.name}: {f.found}" + (f"\n      -> {f.mend}" if f.mend else ""))
         return
     table = Table(show_lines=False)
-    for title in ("", "what", "found", "to mend it"):
-        table.add_column(title, overflow="fold")
+    table.add_column("")
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    table.add_column("to mend it", overflow="fold")
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for f in findings:
         table.add_row(f"[{colours[f.state]}]{f.state}[/]", escape(f.name), escape(f.found), escape(f.mend))
-    Console().print(table)
+    # into a file or a pipe there is no width to keep to
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _first_line(command: list[str]) -> str | None:

@@ -37,7 +37,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jt_nanodet import runtime_build, runtime_onednn
+from jt_nanodet import runtime_build, runtime_cuda, runtime_onednn
 from jt_nanodet.errors import UserError
 
 JITTOR_VERSION = "1.3.11.0"
@@ -119,8 +119,6 @@ def setup(
         "use_parallel_op_compiler": str(cpu_count()),
     }
     if device == "cuda":
-        from jt_nanodet import runtime_cuda
-
         environment.update(runtime_cuda.environment(home))
     else:
         environment["nvcc_path"] = ""
