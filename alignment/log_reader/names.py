@@ -41,7 +41,7 @@ def kind_of(name: str) -> str:
         return "loss"
     if _ENVIRONMENT.match(lower):
         return "environment"
-    if _METRIC.match(lower) or canonical(lower) in _COCO:
+    if lower.startswith(("coco_a", "class_")) or _METRIC.match(lower) or canonical(lower) in _COCO:
         return "metric"
     return "other"
 

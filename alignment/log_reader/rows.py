@@ -70,12 +70,10 @@ def _positions(run: Run, table: Table, keys: dict, lines: np.ndarray) -> tuple[n
     per, fraction = keys.get("per"), None
     if "epochs" in keys:
         run.total_epochs = int(keys["epochs"][-1])
-    if "per_step" in keys and "epoch" in keys and len(step) and keys["per_step"].max() < step.max() + 1 + 1e9:
-        total = keys["per_step"]
-        # "Epoch 3 Iter 20/317": inside the epoch when the count starts again, over all when it goes on.
-        if (np.diff(step)[np.diff(epoch) > 0] <= 0).any() or step.max() <= total.min():
-            if epoch.max() > epoch.min():
-                step, per = (epoch - 1) * total + step, total
+    if "per_step" in keys and "epoch" in keys:
+        # "Epoch 3 Iter 20/317": inside the epoch when the count starts again with the next epoch, over all when it goes on.
+        if (np.diff(step)[np.diff(epoch) > 0] <= 0).any():
+            step, per = (epoch - 1) * keys["per_step"] + step, keys["per_step"]
     elif "inner" in keys and "step" not in keys:
         step = (epoch - 1) * per + keys["inner"]
     elif "inner" in keys and table.phase == "val":
@@ -92,18 +90,20 @@ def _series(run: Run, phase: str, name: str, pieces: list[tuple], seen: dict) ->
     fractions = [np.zeros(len(p[0])) if p[3] is None else p[3] for p in pieces]
     fraction = np.concatenate(fractions)[order] if len(fractions) > 1 else fractions[0]
     where = step if np.isfinite(step).all() else epoch
+    if names.kind_of(name) == "metric" and np.isfinite(epoch).all() and len(np.unique(epoch)) >= len(np.unique(step)):
+        # A result belongs to an epoch; the step next to it is only that of the line above.
+        where = epoch
+    by_step = where is step
     known = np.isfinite(where)
     if not known.all():
         # Rows from before the first known position belong nowhere.
         step, epoch, value, where, fraction = step[known], epoch[known], value[known], where[known], fraction[known]
     if not len(where):
         return None
-    if where is step or (where is not epoch and np.isfinite(step).all()):
-        where = _restart_inside_epoch(run, where, epoch)
-        step = where
-    x = where + fraction
-    keep, x, value = _last_word(run, x, value, seen, phase)
-    return Series(name, phase, names.kind_of(name), (step[keep] + fraction[keep]) if np.isfinite(step).all() else step[keep], epoch[keep], value)
+    if by_step:
+        step = where = _restart_inside_epoch(run, step, epoch)
+    keep, _, value = _last_word(run, where + fraction, value, seen, phase)
+    return Series(name, phase, names.kind_of(name), step[keep] + fraction[keep], epoch[keep], value)
 
 
 def _restart_inside_epoch(run: Run, step: np.ndarray, epoch: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from array import array
 from pathlib import Path
 
 from alignment.log_reader import encoding as encodings
@@ -19,6 +18,8 @@ _COCO = re.compile(
 _NUMERIC = re.compile(r"\d")
 _SEED = re.compile(r"\bseed\b\D{0,12}(\d+)", re.I)
 _PAIRLIKE = re.compile(r"[\w)\"']\s*[:=：]\s*[\"']?" + NUMBER + r"(?![\d:/\-])")
+#: What loggers put before a message: names and times in brackets, bare times, the level.
+_PREFIX = re.compile(r"^\s*(?:\[[^\]]*\]\s*|\d{4}-\d\d-\d\d[ T][\d:.,]+\s*(?:-\s*)?)*(?:(?:DEBUG|INFO|WARNING|ERROR)\s*(?:[:\-]\s*)+)?")
 #: Shapes of line remembered at a time. A log has a handful; the bound keeps a file of unrelated text from slowing down.
 MAX_TEMPLATES = 48
 UNREAD_SHOWN = 8
@@ -35,6 +36,7 @@ class _Reader:
         self.last_keyed: Table | None = None
         self.class_header: list[str] | None = None
         self.class_tables: dict[tuple, Table] = {}
+        self.old: list[Table] = []
         self.stamp = ""
 
     # -- one line -------------------------------------------------------------------------------------------------------------------
@@ -98,10 +100,10 @@ class _Reader:
         # "Best mAP: 0.557" may stand anywhere, also where no step is known.
         for match in re.finditer(r"\b(best|final)[ _]([\w./@]+)\s*[:=]\s*(" + NUMBER + ")", line, re.I):
             self.run.summaries.append((match.group(2), float(match.group(3)), number))
+        line = _PREFIX.sub("", line)
         if _PAIRLIKE.search(line) and not re.search(r"(?i)loaded|loading|size\(|shape|saving|seed|best|final", line):
             return self.unread(number, line)
-        body = re.sub(r"^\W*(\[[^\]]*\])*\s*\w*:?\s*", "", line)
-        return "notice" if body.strip() else "empty message"
+        return "notice" if line.strip() else "empty message"
 
     def unread(self, number: int, line: str) -> str:
         if len(self.run.unread) < UNREAD_SHOWN:
@@ -139,27 +141,26 @@ class _Reader:
             table = self.class_tables[(name,)] = Table([("value", name)], "val", False)
         self.take(table, number, (value,))
 
-    old: list[Table]
-
 
 def read_text(path: Path, *, step_name: str | None = None) -> Run:
     """Read a text log. UserError when it cannot be opened as text. The result may hold no series; `read.read_run` objects to that."""
     encoding = encodings.detect(path)
     run = Run(str(path), "text", encoding)
     reader = _Reader(run, step_name)
-    reader.old = []
     counts: dict[str, int] = {}
     number = 0
     template: Template | None = None
     table: Table | None = None
-    category, fit, extend, append, where, keyed = "", None, None, None, None, False
+    category, fit, extend, append, where = "", None, None, None, None
     common = 0
     previous = ""
     with encodings.open_text(path, encoding) as file:
         for line in file:
             number += 1
             complete = line[-1] == "\n"
-            line = line.rstrip("\n") if complete else line
+            line = line[:-1] if complete else line
+            if "\x1b" in line:
+                line = _ANSI.sub("", line)
             if fit is not None:
                 match = fit(line)
                 if match is not None and (complete or not _shortened(line, previous)):
@@ -174,8 +175,6 @@ def read_text(path: Path, *, step_name: str | None = None) -> Run:
                         reader.stamp = stamp
                     previous = line
                     continue
-            if "\x1b" in line:
-                line = _ANSI.sub("", line)
             if not complete and fit is not None and fit(line) is not None:
                 run.cut = True
                 counts["cut"] = counts.get("cut", 0) + 1
@@ -189,8 +188,6 @@ def read_text(path: Path, *, step_name: str | None = None) -> Run:
                 template, table = reader.templates[0], reader.tables[0]
                 category, fit, where = template.category, template.regex.fullmatch, template.stamp
                 extend, append = table.rows.extend, table.numbers.append
-                reader.last_keyed = table
-            elif template is not None and reader.last_keyed is not table and taken == category:
                 reader.last_keyed = table
     if common:
         counts[category] = counts.get(category, 0) + common

@@ -1,0 +1,177 @@
+"""Reading logs that are tables: JSON lines and CSV (comma, semicolon or tab)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+from alignment.log_reader import encoding as encodings
+from alignment.log_reader.model import Run
+from alignment.log_reader.rows import Table, collect
+from jt_nanodet.errors import UserError
+
+STEP_NAMES = {"step", "global_step", "globalstep", "iter", "iteration", "iters", "iterations", "it", "steps", "迭代", "迭代次数", "步数"}
+EPOCH_NAMES = {"epoch", "epochs", "current_epoch", "轮次"}
+PHASE_NAMES = {"phase", "mode", "split", "stage", "subset"}
+#: Names of objects that only hold other names together; a phase among them is kept by `names.split_phase`.
+_CONTAINERS = {"losses", "loss_states", "metrics", "metric", "scalars", "logs", "log", "data", "values", "results", "stats"}
+_TOTALS = {"total_epochs": "total_epochs", "epochs": "total_epochs", "max_epochs": "total_epochs", "seed": "seed",
+           "steps_per_epoch": "steps_per_epoch", "batches_per_epoch": "steps_per_epoch"}
+
+
+def read_jsonl(path: Path, *, step_name: str | None = None) -> Run:
+    """Read a file with one JSON object a line. Nested objects are flattened; lines that are no object are counted as unread."""
+    encoding = encodings.detect(path)
+    run = Run(str(path), "jsonl", encoding)
+    tables: dict[tuple, tuple[list[str], Table]] = {}
+    counts: dict[str, int] = {}
+    context = (float("nan"), float("nan"))
+    number = 0
+    with encodings.open_text(path, encoding) as file:
+        for line in file:
+            number += 1
+            if not line.strip():
+                counts["blank"] = counts.get("blank", 0) + 1
+                continue
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError
+            except ValueError:
+                kind = "unread" if line.endswith("\n") else "cut"
+                run.cut |= kind == "cut"
+                counts[kind] = counts.get(kind, 0) + 1
+                if len(run.unread) < 8:
+                    run.unread.append((number, line.rstrip("\n")[:200]))
+                continue
+            if any(type(value) is dict for value in row.values()):
+                row = _flatten(row)
+            signature = (tuple(row), tuple(type(v) is str and v for v in row.values()) if _stringy(row) else ())
+            entry = tables.get(signature)
+            if entry is None:
+                entry = tables[signature] = _plan(run, row, step_name)
+            chosen, table = entry
+            if not chosen or (not table.keyed and context[0] != context[0] and context[1] != context[1]):
+                counts["notice"] = counts.get("notice", 0) + 1
+                continue
+            try:
+                table.rows.extend([float(row[name]) for name in chosen])
+            except (TypeError, ValueError):
+                del table.rows[len(table.numbers) * len(chosen):]
+                counts["unread"] = counts.get("unread", 0) + 1
+                if len(run.unread) < 8:
+                    run.unread.append((number, line.rstrip("\n")[:200]))
+                continue
+            table.numbers.append(number)
+            if table.keyed:
+                context = table.last_position()
+            else:
+                table.context.extend(context)
+            counts[table.phase] = counts.get(table.phase, 0) + 1
+    run.total_lines, run.lines = number, counts
+    collect(run, [table for _, table in tables.values()])
+    return run
+
+
+def _stringy(row: dict) -> bool:
+    return any(type(value) is str for value in row.values())
+
+
+def _flatten(row: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in row.items():
+        inner = prefix + str(name)
+        if isinstance(value, dict):
+            flat.update(_flatten(value, prefix if str(name).lower() in _CONTAINERS else inner + "/"))
+        else:
+            flat[inner] = value
+    return flat
+
+
+def _column(name: str, step_name: str | None) -> object:
+    lower = name.lower().strip()
+    if step_name and lower == step_name.lower() or lower in STEP_NAMES:
+        return "step"
+    return "epoch" if lower in EPOCH_NAMES else ("value", name.strip())
+
+
+def _numeric(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    # Strict JSON has no NaN, so writers spell it as a word.
+    return isinstance(value, (int, float)) or isinstance(value, str) and bool(re.fullmatch(r"(?i)[-+]?(nan|inf(inity)?)", value))
+
+
+def _plan(run: Run, row: dict, step_name: str | None) -> tuple[list[str], Table]:
+    """Which entries of rows like `row` to take, and the table they go to."""
+    phase = "train"
+    for name, value in row.items():
+        lower = name.lower()
+        if lower in PHASE_NAMES and isinstance(value, str):
+            phase = "train" if value.lower().startswith("train") else "val" if re.match(r"(?i)val|test|eval|metric", value) else phase
+        if lower in _TOTALS and isinstance(value, int) and not isinstance(value, bool) and (lower != "epochs" or "epoch" in row):
+            setattr(run, _TOTALS[lower], value)
+    chosen = [n for n, v in row.items() if _numeric(v) and n.lower() not in _TOTALS]
+    columns = [_column(name, step_name) for name in chosen]
+    keyed = "step" in columns or "epoch" in columns
+    if not any(isinstance(column, tuple) for column in columns):
+        chosen = []
+    # Two columns for one thing ("iter" and "global_step"): the first counts, the other is left out.
+    for key in ("step", "epoch"):
+        while columns.count(key) > 1:
+            last = len(columns) - 1 - columns[::-1].index(key)
+            del columns[last], chosen[last]
+    return chosen, Table(columns, phase, keyed)
+
+
+def read_csv(path: Path, *, step_name: str | None = None) -> Run:
+    """Read a table with a header line. An empty cell is no value. UserError when the header names neither a step nor an epoch."""
+    encoding = encodings.detect(path)
+    run = Run(str(path), "csv", encoding)
+    counts: dict[str, int] = {}
+    with encodings.open_text(path, encoding) as file:
+        header_line = file.readline()
+        while header_line.startswith("#") or (header_line and not header_line.strip()):
+            header_line = file.readline()
+            counts["comment"] = counts.get("comment", 0) + 1
+        delimiter = max(",;\t", key=header_line.count)
+        header = next(csv.reader([header_line], delimiter=delimiter))
+        columns = [_column(name, step_name) for name in header]
+        if "step" not in columns and "epoch" not in columns:
+            raise UserError(
+                f"no column of {path} is called step, iter, iteration or epoch (its columns are {', '.join(header[:8])}); "
+                "name the one that counts the steps with --step-name NAME."
+            )
+        phase_at = next((i for i, name in enumerate(header) if name.strip().lower() in PHASE_NAMES), None)
+        tables: dict[tuple, tuple[list[int], Table]] = {}
+        number = 1 + counts.get("comment", 0)
+        for cells in csv.reader(file, delimiter=delimiter):
+            number += 1
+            phase = cells[phase_at].strip().lower() if phase_at is not None and phase_at < len(cells) else ""
+            signature = (phase, *map(bool, cells))
+            entry = tables.get(signature)
+            if entry is None:
+                chosen = [i for i, cell in enumerate(cells[: len(columns)]) if cell.strip() and i != phase_at]
+                kept = [columns[i] for i in chosen]
+                side = "val" if phase.startswith(("val", "test", "eval")) else "train"
+                entry = tables[signature] = (chosen, Table(kept, side, "step" in kept or "epoch" in kept))
+            chosen, table = entry
+            try:
+                if len(cells) > len(columns) or not table.keyed or len(cells) < len(columns):
+                    raise ValueError
+                table.rows.extend([float(cells[i]) for i in chosen])
+            except ValueError:
+                del table.rows[len(table.numbers) * len(chosen):]
+                what = "unread" if any(cells) else "blank"
+                counts[what] = counts.get(what, 0) + 1
+                if what == "unread" and len(run.unread) < 8:
+                    run.unread.append((number, delimiter.join(cells)[:200]))
+                continue
+            table.numbers.append(number)
+            counts[table.phase] = counts.get(table.phase, 0) + 1
+    counts["header"] = 1
+    run.total_lines, run.lines = number, counts
+    collect(run, [table for _, table in tables.values()])
+    return run
