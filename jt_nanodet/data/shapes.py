@@ -174,9 +174,6 @@ class ShapesDataset(DetectionDataset):
         found = self._cache.get(index)
         return draw_image(self.config.seed, index, self.config.image_size)[0] if found is None else found
 
-    def __getstate__(self):
-        return {**super().__getstate__(), "_cache": {}}  # a worker draws its own share faster than a pipe carries it
-
 
 def draw_dataset(folder, count: int, seed: int, size: tuple[int, int] = (192, 160)) -> str:
     """Write ``count`` PNG pictures and ``annotations.json`` into ``folder``; returns the path of the annotations.

@@ -46,11 +46,11 @@ def shape_transform(image: np.ndarray, pipeline: PipelineConfig, frame: tuple[in
 
 
 def colour_transform(image: np.ndarray, pipeline: PipelineConfig, rng) -> np.ndarray:
-    """Brightness, contrast and saturation, each with probability one half, then normalise; float32 (h, w, 3).
+    """Brightness, contrast and saturation, each with probability one half; float32 (h, w, 3) from uint8, 1.0 is white.
 
     A coin is tossed only for keys that the configuration sets, as upstream.
     """
-    image = image.astype(np.float32) / 255
+    image = np.divide(image, np.float32(255), dtype=np.float32)
     if pipeline.brightness is not None and rng.randint(0, 1):
         image += rng.uniform(-pipeline.brightness, pipeline.brightness)
     if pipeline.contrast is not None and rng.randint(0, 1):
@@ -59,14 +59,23 @@ def colour_transform(image: np.ndarray, pipeline: PipelineConfig, rng) -> np.nda
         hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
         hsv[..., 1] *= rng.uniform(*pipeline.saturation)
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
-    mean, std = (np.array(v, np.float32).reshape(1, 1, 3) / 255 for v in pipeline.normalize)
-    return (image - mean) / std
+    return image
+
+
+def normalise_planes(image: np.ndarray, normalize) -> np.ndarray:
+    """(3, h, w) float32 planes of an (h, w, 3) picture: less the mean, divided by the deviation, both in float32 parts of 255."""
+    mean, std = (np.array(v, np.float32) / 255 for v in normalize)
+    planes = np.empty((3, *image.shape[:2]), np.float32)
+    for c in range(3):  # straight into the plane: the same roundings as upstream's, without two more copies
+        np.subtract(image[..., c], mean[c], out=planes[c])
+        planes[c] /= std[c]
+    return planes
 
 
 def apply_pipeline(image: np.ndarray, pipeline: PipelineConfig, frame: tuple[int, int], keep_ratio: bool, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Shape, then colour; returns (input (3, h', w') float32 contiguous, matrix (3, 3) float64)."""
+    """Shape, colour, normalise; returns (input (3, h', w') float32 contiguous, matrix (3, 3) float64)."""
     pixels, matrix = shape_transform(image, pipeline, frame, keep_ratio, rng)
-    return np.ascontiguousarray(colour_transform(pixels, pipeline, rng).transpose(2, 0, 1)), matrix
+    return normalise_planes(colour_transform(pixels, pipeline, rng), pipeline.normalize), matrix
 
 
 def draw_frame(multi_scale: tuple[float, float] | None, frame: tuple[int, int], rng) -> tuple[int, int]:
