@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from reports.source import as_dict, as_number
-from reports.summary import Row
+from reports.rows import Row
 from reports.tables import PHASES, SIDE_NAMES, SIDES
 
 #: Placeholder -> CSS variable. The placeholders occur nowhere else in an SVG of ours.
@@ -91,13 +91,15 @@ def _groups(rows: list[Row]) -> list[tuple[int, str]]:
     return starts if len(starts) <= 12 else []
 
 
-def error_by_depth(rows: list[Row]) -> str | None:
+def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
     """SVG of the errors over the order of execution, or None when no row has a number to draw.
+
+    `salt` must differ between the plots of one page, or their clip paths would share an id.
 
     Own and inherited error and the floor are greatest absolute differences; the two float64 lines are root
     mean squares (see `alignment.result.TensorResult`), in the same unit.
     """
-    rows = sorted((row for row in rows if row.stage != "param"), key=lambda row: row.depth)
+    rows = sorted((row for row in rows if row.verdict != "skip"), key=lambda row: row.depth)
     own, inherited = _series(rows, "own"), _series(rows, "inherited", "max_abs")
     floor = _series(rows, "floor", "tolerance")
     judges = [_series(rows, "err_ref_fp64"), _series(rows, "err_cand_fp64")]
@@ -113,7 +115,7 @@ def error_by_depth(rows: list[Row]) -> str | None:
 
     import matplotlib
 
-    with matplotlib.rc_context(_settings("depth")):
+    with matplotlib.rc_context(_settings(salt)):
         figure = _figure(11, 4.6)
         axes = figure.add_axes((0.075, 0.13, 0.91, 0.70))
         place = np.arange(len(rows))
@@ -126,13 +128,15 @@ def error_by_depth(rows: list[Row]) -> str | None:
             if np.isfinite(values).any():
                 axes.plot(place, lift(values), color=INK[ink], lw=1.3, ls="-" if ink == "ref" else "--", label=text)
         if np.isfinite(inherited).any():
-            axes.plot(place, lift(inherited), color=INK["inherited"], lw=1, alpha=0.8, label="Jittor against PyTorch, whole run")
+            axes.plot(place, lift(inherited), color=INK["inherited"], lw=1, alpha=0.8, label="whole run (inherited)")
         titles = {}
         if np.isfinite(own).any():
             points = axes.scatter(place, lift(own), s=13, color=INK["own"], zorder=4, lw=0, label="own error")
             titles = _link(points, rows, own)
         _mark_failures(axes, rows, place, lift(np.where(np.isfinite(own), own, inherited)), top)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"1e{round(math.log10(value))}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.set_ylim(zero / 2, top)
         axes.set_xlim(-0.5, max(len(rows) - 0.5, 0.5))
         axes.set_xlabel("order of execution")
@@ -145,7 +149,7 @@ def error_by_depth(rows: list[Row]) -> str | None:
             axes.text(position, 1.01, word, transform=axes.get_xaxis_transform(), fontsize=9, color=INK["muted"])
         if (every == 0).any():
             axes.text(0.003, zero, "exactly 0", transform=axes.get_yaxis_transform(), fontsize=8, color=INK["muted"], va="center")
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.06), ncols=6, fontsize=9, handlelength=1.6, columnspacing=1.4)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.06), ncols=7, fontsize=9, handlelength=1.4, columnspacing=1.2)
         return to_svg(figure, titles)
 
 

@@ -9,53 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from reports.rows import BAD, LABELS, SEVERITY, Row, first_failure, objections, tensor_rows, verdict_of, worst
 from reports.source import Part, Source, as_count, as_dict, as_list, as_number, as_text
-
-#: From harmless to serious; the position is the rank. "not_run" never outranks a real verdict.
-SEVERITY = ("not_run", "info", "pass", "warn", "inconclusive", "not_comparable", "fail")
-#: Row verdicts that make a row appear in "only failing".
-BAD = ("fail", "not_comparable", "inconclusive")
-EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3, "not_comparable": 3}
-LABELS = {
-    "pass": "PASSED", "fail": "FAILED", "inconclusive": "INCONCLUSIVE", "not_comparable": "NOT COMPARABLE",
-    "warn": "WARNING", "skip": "SKIPPED", "info": "MEASURED", "not_run": "NOT RUN",
-}  # fmt: skip
-STAGE_ORDER = ("data", "param", "forward", "backward", "optim", "post", "metric")
-NUMBERS = (
-    "max_abs", "max_rel", "rel_l2", "cosine", "sqnr_db", "ulp_p99", "err_ref_fp64", "err_cand_fp64",
-    "own", "own_rel_l2", "inherited", "inherited_rel_l2", "amplification", "floor", "tolerance", "beyond", "size",
-    "value_ref", "value_cand",
-)  # fmt: skip
-
-
-@dataclass
-class Row:
-    """One compared tensor: the fields of a result file, typed and never missing."""
-
-    number: int
-    part: str
-    stage: str
-    name: str
-    other: str
-    verdict: str
-    match: str
-    reason: str
-    values: dict[str, float | None]
-    text: dict[str, str]
-    depth: float
-
-    @property
-    def bad(self) -> bool:
-        return self.verdict in BAD
-
-    @property
-    def anchor(self) -> str:
-        return f"t{self.number}"
-
-    @property
-    def why(self) -> str:
-        """Reason code and sentence, as far as there are any: `beyond_bound: greatest difference at …`."""
-        return ": ".join(text for text in (self.reason, self.text["hint"]) if text)
 
 
 @dataclass
@@ -100,56 +55,6 @@ class Summary:
         return f"{self.label} | {self.compared} compared, {self.failed} failed, {self.skipped} skipped"
 
 
-def verdict_of(value: object) -> str:
-    """A known verdict; anything else is "inconclusive", because unknown must not read as equal."""
-    text = as_text(value).strip().lower().replace(" ", "_").replace("passed", "pass").replace("failed", "fail")
-    return text if text in LABELS else "inconclusive"
-
-
-def worst(verdicts: list[str]) -> str:
-    """The most serious of `verdicts`; "not_run" when there is none."""
-    ranked = [v if v in SEVERITY else "not_run" for v in verdicts]
-    return max(ranked, key=SEVERITY.index, default="not_run")
-
-
-def tensor_rows(source: Source, warnings: list[str]) -> list[Row]:
-    """All entries of every part's `tensors`, in the order of the files, numbered from 1."""
-    rows: list[Row] = []
-    for part in source.usable():
-        malformed = 0
-        entries = as_list(part.data.get("tensors"))
-        if not isinstance(part.data.get("tensors", []), list):
-            warnings.append(f"{part.path}: \"tensors\" is not a list; it is ignored")
-        for position, entry in enumerate(entries):
-            if not isinstance(entry, dict):
-                malformed += 1
-                continue
-            rows.append(_row(len(rows) + 1, part.name, position, entry))
-        if malformed:
-            warnings.append(f"{part.path}: {malformed} entries of \"tensors\" are not objects; they are ignored")
-    return rows
-
-
-def _row(number: int, part: str, position: int, entry: dict) -> Row:
-    name, other = as_text(entry.get("name_ref")), as_text(entry.get("name_cand"))
-    depth = as_number(entry.get("depth"))
-    keys = ("shape", "dtype", "index", "step", "tolerance_source", "module_type", "hint", "gate")
-    reason = as_text(entry.get("reason"))
-    return Row(
-        number=number,
-        part=part,
-        stage=as_text(entry.get("stage")) or part,
-        name=name or other or "(no name)",
-        other=other if name and other != name else "",
-        verdict=verdict_of(entry.get("verdict")),
-        match=as_text(entry.get("match_method")),
-        reason="" if reason == "ok" else reason,
-        values={key: as_number(entry.get(key)) for key in NUMBERS},
-        text={key: as_text(entry.get(key)) for key in keys},
-        depth=float(position) if depth is None else depth,
-    )
-
-
 def count_rows(key: str, title: str, rows: list[Row], anchor: str) -> Check:
     """A check made of tensor rows, counted as `alignment.result` counts. Nothing compared is not comparable."""
     failed = sum(row.verdict == "fail" for row in rows)
@@ -171,14 +76,8 @@ def from_part(key: str, title: str, part: Part | None, anchor: str) -> Check:
     if verdict == "pass" and as_count(data.get("compared")) == 0:
         verdict = "not_comparable"
     counts = [as_count(data.get(name)) for name in ("compared", "failed", "skipped")]
-    note = _objections(data) or first_failure(data).get("name", "") if verdict in BAD else ""
+    note = objections(data) or first_failure(data).get("name", "") if verdict in BAD else ""
     return _consistent(Check(key, title, verdict, *counts, note, anchor))
-
-
-def _objections(data: dict) -> str:
-    """Why the runs could not be compared at all, as one text."""
-    entries = as_list(data.get("objections"))
-    return "; ".join(as_text(e.get("text") or e.get("reason")) if isinstance(e, dict) else as_text(e) for e in entries)
 
 
 def _consistent(check: Check) -> Check:
@@ -283,24 +182,6 @@ def _speed(part: Part | None) -> Check:
     return Check("speed", "Speed", "info", note=", ".join(shown), anchor="speed")
 
 
-def first_failure(data: dict) -> dict[str, str]:
-    """`first_failure` of a result as text fields (name, stage, reason, hint); empty when there is none.
-
-    `first_failure` is a name; `first_failure_detail`, where present, is the whole row.
-    """
-    value = data.get("first_failure")
-    if value and isinstance(data.get("first_failure_detail"), dict):
-        value = {**data["first_failure_detail"], **(value if isinstance(value, dict) else {"name": as_text(value)})}
-    if not value:
-        return {}
-    if not isinstance(value, dict):
-        return {"name": as_text(value)}
-    name = next((as_text(value[k]) for k in ("name", "name_ref", "path", "tensor", "name_cand") if value.get(k)), "")
-    found = {key: as_text(value.get(key)) for key in ("stage", "reason", "hint", "image", "step", "repro")}
-    found["hint"] = found["hint"] or as_text(value.get("hints"))
-    return {"name": name or as_text(value), **{key: text for key, text in found.items() if text}}
-
-
 def collect_not_run(source: Source, checks: list[Check], rows: list[Row]) -> list[tuple[str, str]]:
     """Everything that was not done, with the reason: absent parts, `not_run` lists, skipped tensors."""
     listed = [(check.title, check.note) for check in checks if check.verdict == "not_run"]
@@ -342,7 +223,7 @@ def summarise(source: Source) -> Summary:
     if verdict == "pass" and counts[0] == 0:
         verdict = "not_comparable"
         warnings.append("nothing was compared, and a comparison of nothing does not pass")
-    texts = [(part.name, _objections(part.data or {})) for part in [source.top, *source.usable()]]
+    texts = [(part.name, objections(part.data or {})) for part in [source.top, *source.usable()]]
     warnings += [f"{name}: {text}" for name, text in texts if text]
     first = first_failure(top)
     if not first and verdict != "pass":

@@ -23,11 +23,15 @@ NONE = "–"
 
 @dataclass
 class Table:
-    """Columns and rows of text. `marks` gives a row's class ("bad", "") and has one entry a row."""
+    """Columns and rows of text. `marks` gives a row's class ("bad", "") and has one entry a row.
+
+    The first `left` columns are words, the others numbers, set flush right.
+    """
 
     columns: list[str]
     rows: list[list[str]]
     marks: list[str] = field(default_factory=list)
+    left: int = 1
 
 
 def sci(value: float | None) -> str:
@@ -194,7 +198,7 @@ def settings(source: Source, keys: tuple[str, ...], strip: bool = True) -> Table
                 continue
             for name, text in flatten(part.data[key], "" if strip and isinstance(part.data[key], dict) else key):
                 seen.setdefault(name, {}).setdefault(text, []).append(part.name)
-    table = Table(["what", "value", "from"], [])
+    table = Table(["what", "value", "from"], [], left=3)
     for name, values in seen.items():
         for text, origin in values.items():
             table.rows.append([name, text, "" if len(values) == 1 else ", ".join(origin)])
@@ -257,7 +261,7 @@ def normal_differences(infer: dict) -> list[dict]:
 
 def differences(infer: dict) -> Table:
     """Every listed difference between the detections of the two sides, unexplained ones first."""
-    table = Table(["image", "kind", "cause", "margin", "PyTorch", "Jittor"], [])
+    table = Table(["image", "kind", "cause", "margin", "PyTorch", "Jittor"], [], left=6)
     listed = normal_differences(infer)
     listed.sort(key=lambda one: one["cause"] != "unexplained")
     for one in listed:

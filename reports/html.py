@@ -1,0 +1,149 @@
+"""The self-contained page: gathers what the template shows, and renders it with escaping on.
+
+Only text of this package (style, script, plots drawn here) is marked as safe; whatever comes from a
+result file is escaped by the template engine. A content policy in the page forbids every outside resource.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from reports import plots, tables
+from reports.pictures import FIRST_SCORE, build_pictures
+from reports.rows import STAGE_ORDER, Row
+from reports.source import Source, as_dict, as_number, as_text
+from reports.structure import build_tree, totals
+from reports.summary import Summary
+from reports.words import ZH
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: Passing rows beyond this are left out of the page (and counted there); failing rows never are, up to the second number.
+MAX_ROWS, MAX_BAD_ROWS = 1500, 3000
+MAX_DIFFERENCES = 500
+MAX_NOT_RUN = 300
+ENVIRONMENT = (
+    "versions", "device", "cpu", "machine", "platform", "threads", "flags", "environment", "seed", "seeds", "config", "coverage",
+    "constant_tensors", "peak_memory_mb",
+)  # fmt: skip
+DETECTION_COUNTS = ("matched", "moved", "missing", "extra", "relabelled", "unexplained")
+
+
+def translate(text: str) -> Markup:
+    """A label with its Chinese twin in an attribute, for the language button; plain text if there is none."""
+    known = ZH.get(text)
+    return Markup('<span data-zh="{}">{}</span>').format(known, text) if known else escape(text)
+
+
+def environment() -> jinja2.Environment:
+    """The template engine: everything escaped, unknown names are errors."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found.globals["t"] = translate
+    found.filters.update(sci=tables.sci, shade=tables.shade, count=tables.count)
+    return found
+
+
+def stage_groups(rows: list[Row]) -> list[dict]:
+    """Rows by stage, in the order of the pipeline, with counts; at most MAX_ROWS passing rows each."""
+
+    def order(row: Row) -> int:
+        return STAGE_ORDER.index(row.stage) if row.stage in STAGE_ORDER else len(STAGE_ORDER)
+
+    groups = []
+    ranked = sorted(rows, key=lambda row: (order(row), row.stage))
+    for stage, members in groupby(ranked, key=lambda row: row.stage):
+        members = list(members)
+        room, bad_room, shown = MAX_ROWS, MAX_BAD_ROWS, []
+        for row in members:
+            if row.bad and bad_room > 0:
+                bad_room -= 1
+                shown.append(row)
+            elif not row.bad and room > 0:
+                room -= 1
+                shown.append(row)
+        group = {"stage": stage, "rows": shown, "total": len(members), "hidden": len(members) - len(shown)}
+        group["bad"] = sum(row.bad for row in members)
+        groups.append(group)
+    return groups
+
+
+def inference(infer: dict) -> dict | None:
+    """Counts, largest differences and the list of differences; None when there is nothing about detections."""
+    found = as_dict(infer.get("detections"))
+    if not found:
+        return None
+    listed = tables.differences(infer)
+    hidden = max(0, len(listed.rows) - MAX_DIFFERENCES)
+    listed.rows, listed.marks = listed.rows[:MAX_DIFFERENCES], listed.marks[:MAX_DIFFERENCES]
+    counts = [(name, as_number(found.get(name))) for name in DETECTION_COUNTS]
+    largest = [
+        ("largest box difference", f"{tables.sci(as_number(found.get('max_box_diff')))} px"),
+        ("largest score difference", tables.sci(as_number(found.get("max_score_diff")))),
+    ]
+    floor = as_dict(found.get("floor"))
+    if floor:
+        text = f"{tables.sci(as_number(floor.get('box')))} px / {tables.sci(as_number(floor.get('score')))}"
+        largest.append(("floor", text))
+    return {"counts": counts, "largest": largest, "table": listed, "hidden": hidden}
+
+
+def depth_plots(rows: list[Row]) -> list[tuple[str, Markup]]:
+    """Error-by-depth plots: one of the forward pass with what follows it, one of the backward pass."""
+    found = []
+    for title, stages in (("Errors by depth", ("data", "forward", "post")), ("Errors by depth, backward", ("backward",))):
+        svg = plots.error_by_depth([row for row in rows if row.stage in stages], salt=stages[-1])
+        if svg:
+            found.append((title, Markup(svg)))
+    return found
+
+
+def first_row(summary: Summary) -> Row | None:
+    """The row behind the first failure, if it is one of the compared tensors."""
+    anchor = summary.first.get("anchor")
+    return next((row for row in summary.rows if row.anchor == anchor), None)
+
+
+def context(source: Source, summary: Summary) -> dict:
+    """Everything the template needs, as text, numbers and safe markup."""
+    data = {name: part.data for name, part in source.parts.items() if part.data is not None}
+    infer, structure = data.get("infer", {}), data.get("structure", {})
+    metrics, fps = as_dict(infer.get("metrics")), as_dict(infer.get("fps"))
+    layer_rows = [row for row in summary.rows if row.part == "layers"]
+    bars = plots.speed_bars(fps)
+    tree, shown, hidden = build_tree(structure)
+    shots, shots_left = build_pictures(source.folder, infer)
+    times, total = tables.durations(source)
+    top = source.top.data or {}
+    commands = tables.commands(source)
+    return {
+        "summary": summary,
+        "subject": next((as_text(top[key]) for key in ("title", "model", "config") if top.get(key)), ""),
+        "created": as_text(top.get("created")) or datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "total": total, "times": times, "first_row": first_row(summary),
+        "groups": stage_groups(summary.rows),
+        "stages": list(dict.fromkeys(row.stage for row in summary.rows)),
+        "matches": list(dict.fromkeys(row.match for row in summary.rows if row.match)),
+        "has_layers": bool(layer_rows),
+        "depth_plots": depth_plots(layer_rows), "speed_plot": Markup(bars) if bars else "",
+        "tree": tree, "tree_rows": shown, "tree_hidden": hidden, "tree_totals": totals(structure),
+        "inference": inference(infer), "pictures": shots, "pictures_left": shots_left, "first_score": FIRST_SCORE,
+        "metric": tables.metric_table(metrics), "classes": tables.class_table(metrics),
+        "speed": tables.fps_table(fps), "speed_note": tables.fps_note(fps),
+        "environment": tables.settings(source, ENVIRONMENT), "hashes": tables.settings(source, ("hashes", "commits")),
+        "commands": commands,
+        "not_run": summary.not_run[:MAX_NOT_RUN], "not_run_left": max(0, len(summary.not_run) - MAX_NOT_RUN),
+        "css": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "js": Markup((TEMPLATES / "script.js").read_text(encoding="utf-8")),
+    }  # fmt: skip
+
+
+def render(source: Source, summary: Summary) -> str:
+    """The whole page as text."""
+    return environment().get_template("report.html.j2").render(context(source, summary))
