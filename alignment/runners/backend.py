@@ -45,8 +45,8 @@ class Backend(ABC):
         """Call ``seen(path, module, inputs, output)`` after every module's call while the context lasts."""
 
     @abstractmethod
-    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str]]:
-        """(name, shape in upstream's state dict, dtype) of the module's own entries."""
+    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str, bool]]:
+        """(name, shape in upstream's state dict, dtype, trained or not) of the module's own entries."""
 
     @abstractmethod
     def array(self, tensor: Any) -> np.ndarray: ...

@@ -67,9 +67,11 @@ class JittorBackend(Backend):
             found = {"kernel_size": plain(pool.kernel_size), "stride": plain(pool.stride), "padding": plain(pool.padding), "ceil_mode": pool.ceil_mode}
         return found
 
-    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str, bool]]:
+        """Integers count as int64: Jittor keeps them in 32 bits, the file has 64."""
         entries = [(k, v) for k, v in vars(module).items() if isinstance(v, self.jt.Var) and not k.startswith("_")]
-        return [(k, self.detector.file_shape("." + k, v.shape), "int64" if str(v.dtype).startswith("int") else str(v.dtype)) for k, v in entries]
+        return [(k, self.detector.file_shape("." + k, v.shape), "int64" if str(v.dtype).startswith("int") else str(v.dtype), not v.is_stop_grad())
+                for k, v in entries]
 
     def type_name(self, module: Any) -> str:
         return {"Conv": "Conv2d"}.get(type(module).__name__, type(module).__name__)

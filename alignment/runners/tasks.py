@@ -22,7 +22,7 @@ from alignment.runners.backend import Backend, call_name, describe, rebuild, ten
 from jt_nanodet import checkpoint
 from jt_nanodet.config import load_config
 from jt_nanodet.errors import UserError
-from jt_nanodet.weight_rules import initial_weights
+from jt_nanodet.weight_rules import lively_weights
 
 #: The modules whose outputs are the stages of architecture.md's data flow.
 STAGES = ("backbone", "fpn", "head", "aux_fpn", "aux_head")
@@ -47,7 +47,7 @@ class Run:
         if self.loaded is None or self.loaded[0] != key:
             config = load_config(task["config"])
             weights = read_weights(task, self.backend, config)
-            checkpoint.check_finite(weights, task.get("weights") or "the initial weights")
+            checkpoint.check_finite(weights, task.get("weights") or "the seeded weights")
             self.backend.load(config, weights, training_branch=False)
             self.weights_sha256 = checkpoint.weights_sha256(weights)
             self.auxiliary = any(name.startswith("aux_head.") for name in weights)
@@ -65,12 +65,12 @@ class Run:
 
 
 def read_weights(task: dict[str, Any], backend: Backend, config: Any) -> dict[str, np.ndarray]:
-    """The weights a task names, whatever their format; without a name, the initial ones drawn from the seed."""
+    """The weights a task names, whatever their format; without a name, lively ones drawn from the seed, the same on both sides."""
     if task.get("weights"):
         import weights_convert
 
         return weights_convert.load(task["weights"], task.get("which", "auto")).weights
-    return initial_weights(backend.shapes(config), task.get("seed", 0))
+    return lively_weights(backend.shapes(config), task.get("seed", 0))
 
 
 def versions(backend: Backend) -> dict[str, str]:
@@ -99,7 +99,7 @@ def structure(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     rows = [
         {
             "path": path, "type": backend.type_name(module), "leaf": backend.is_leaf(module), "hyper": backend.hyper(module) if backend.is_leaf(module) else {},
-            "params": [{"name": n, "shape": list(s), "dtype": d} for n, s, d in backend.parameters(module)],
+            "params": [{"name": n, "shape": list(s), "dtype": d, "trainable": t} for n, s, d, t in backend.parameters(module)],
             "calls": calls.get(path, 0), "flops": 2 * adds.get(path, 0),
         }
         for path, module in backend.modules() if path

@@ -62,9 +62,9 @@ class TorchBackend(Backend):
             found["bias"] = module.bias is not None
         return found
 
-    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str, bool]]:
         entries = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        return [(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in entries]
+        return [(name, tuple(t.shape), str(t.dtype).removeprefix("torch."), isinstance(t, torch.nn.Parameter)) for name, t in entries]
 
     @contextlib.contextmanager
     def tap(self, seen: Callable[[str, Any, tuple, Any], None]) -> Iterator[None]:
@@ -108,25 +108,36 @@ class TorchBackend(Backend):
         double = copy.deepcopy(self.model).double()
         twins = dict(double.named_modules())
         changes = harmless_changes(seed)
-        say(f"own floors: {len(recorder.calls)} calls, {len(changes)} harmless changes and float64")
+        names = ("as is", *(change.name for change in changes))
+        say(f"own floors: {len(recorder.calls)} calls in float64 and under {len(changes)} harmless changes")
+        runs: dict[str, list[np.ndarray]] = {}
+
+        def keep(found: dict[str, np.ndarray]) -> None:
+            for name, array in found.items():
+                runs.setdefault(name, []).append(np.ascontiguousarray(array))
+
+        for call, (_, _, _, output) in recorder.calls.items():
+            keep(tasks.outputs(call, output, self.array))
+        for change in changes:
+            with change.around():
+                for call, (_, module, inputs, _) in recorder.calls.items():
+                    output = map_tensors(module(*map_tensors(inputs, change.before)), change.after)
+                    keep(tasks.outputs(call, output, self.array))
         own = {}
-        for call, (path, module, inputs, output) in recorder.calls.items():
+        for call, (path, _, inputs, _) in recorder.calls.items():
             truth = tasks.outputs(call, twins[path](*map_tensors(inputs, lambda t: t.double())), self.array)
-            runs = [tasks.outputs(call, output, self.array)]
-            runs += [tasks.outputs(call, change(module, inputs), self.array) for change in changes.values()]
             for name, array in truth.items():
-                own[name] = floor(array, [run[name] for run in runs], changes)
+                own[name] = floor(array, runs.pop(name), names)
                 bundle.add(f"own64/{name}", array)
         say("whole-run floors")
+        keep(self.whole(self.model, self.tensor(images), auxiliary))
+        for change in changes:
+            with change.around():
+                found = self.whole(self.model, change.before(self.tensor(images)), auxiliary)
+                keep({name: array[-len(images):] for name, array in found.items()})
         whole = {}
-        truth = self.whole(double, self.tensor(images).double(), auxiliary)
-        runs = [self.whole(self.model, self.tensor(images), auxiliary)]
-        for change in changes.values():
-            batch: list[dict[str, np.ndarray]] = []
-            change(lambda x: batch.append(self.whole(self.model, x, auxiliary)) or torch.zeros(len(x)), (self.tensor(images),))
-            runs.append({k: v[-len(images):] for k, v in batch[0].items()})
-        for name, array in truth.items():
-            whole[name] = floor(array, [run[name] for run in runs], changes)
+        for name, array in self.whole(double, self.tensor(images).double(), auxiliary).items():
+            whole[name] = floor(array, runs.pop(name), names)
             if name.split("/")[0] in (*tasks.STAGES, "decode"):
                 bundle.add(f"run64/{name}", array)
         return own, whole
@@ -153,43 +164,56 @@ def forward(model: Any, config: Any, images: Any, auxiliary: bool) -> tuple[Any,
     return decode.decode(raw, integral, config.model.arch.head, images.shape[2:])
 
 
-def harmless_changes(seed: int) -> dict[str, Callable[[Callable, tuple], Any]]:
-    """Name to ``change(call, inputs) -> output``: circumstances that leave the mathematics as it is."""
-    def one_thread(call, inputs):
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1 if threads > 1 else 2)
-        try:
-            return call(*inputs)
-        finally:
-            torch.set_num_threads(threads)
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A circumstance that leaves the mathematics as it is: a context around the run, what is done to each input, and to each output."""
 
-    def other_algorithm(call, inputs):
-        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
-            return call(*inputs)
+    name: str
+    around: Callable[[], Any] = contextlib.nullcontext
+    before: Callable[[Any], Any] = lambda tensor: tensor
+    after: Callable[[Any], Any] = lambda tensor: tensor
 
-    def channels_last(call, inputs):
-        return call(*map_tensors(inputs, lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t))
 
-    def batch_position(call, inputs):
+@contextlib.contextmanager
+def other_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def other_algorithm() -> Iterator[None]:
+    kept = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
+    torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled = kept
+
+
+def harmless_changes(seed: int) -> list[Change]:
+    random = np.random.RandomState(seed)
+
+    def nudged(tensor):
+        array = tensor.cpu().numpy()
+        towards = np.where(random.rand(*array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+        return torch.from_numpy(np.nextafter(array, towards)).to(tensor.device)
+
+    return [
+        Change("other number of threads", around=other_threads),
+        Change("other convolution algorithm", around=other_algorithm),
+        Change("channels last", before=lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t),
         # behind a neighbour with other values: the same image must not care
-        output = call(*map_tensors(inputs, lambda t: torch.cat((t.flip(-1), t))))
-        return map_tensors(output, lambda t: t[len(t) // 2:])
-
-    def one_ulp(call, inputs):
-        random = np.random.RandomState(seed)
-
-        def nudge(tensor):
-            array = tensor.numpy()
-            return torch.from_numpy(np.nextafter(array, np.where(random.rand(*array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)))
-        return call(*map_tensors(inputs, lambda t: nudge(t.cpu()).to(t.device)))
-
-    return {"other number of threads": one_thread, "other convolution algorithm": other_algorithm, "channels last": channels_last,
-            "position in the batch": batch_position, "input moved by one ULP": one_ulp}
+        Change("position in the batch", before=lambda t: torch.cat((t.flip(-1), t)), after=lambda t: t[len(t) // 2:]),
+        Change("input moved by one ULP", before=nudged),
+    ]
 
 
-def floor(truth: np.ndarray, runs: list[np.ndarray], changes: Mapping[str, Any]) -> dict[str, Any]:
-    axis = 1 if truth.ndim == 4 else None
-    return dataclasses.asdict(measure_floor(truth, [np.ascontiguousarray(run) for run in runs], ("as is", *changes), channel_axis=axis))
+def floor(truth: np.ndarray, runs: list[np.ndarray], names: tuple[str, ...]) -> dict[str, Any]:
+    return dataclasses.asdict(measure_floor(truth, runs, names, channel_axis=1 if truth.ndim == 4 else None))
 
 
 def plain(value: Any) -> Any:

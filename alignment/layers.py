@@ -1,0 +1,153 @@
+"""``python -m alignment.layers``: every module's output, own and inherited error, against a measured floor.
+
+The reference runs once with every call recorded. The candidate runs once on the same input, and then each of its modules alone on the
+*reference's* input: what differs there is its own error. Float64 judges both, harmless changes give the floor (`alignment.noise`).
+
+    python -m alignment.layers --config configs/nanodet-plus-m_320.yml --pytorch-model A.pth --jittor-model B.pkl --images DIR --output out
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from alignment import inputs, locate
+from alignment.bundle import Bundle, comparable
+from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
+from alignment.compare import compare_tensors
+from alignment.noise import FLOAT64_RATIO, Floor, Tolerance, tolerance_from_floor
+from alignment.reasons import Gate, Reason, Verdict
+from alignment.result import Result, TensorResult
+from alignment.runners import child
+from jt_nanodet.config import load_config
+
+#: Outputs of the untapped run, judged by the whole run's floor.
+DECODED = {"decode/raw": "head", "decode/boxes": "decode/boxes", "decode/scores": "decode/scores"}
+
+
+def tasks(side: str, folder: Path, input_file: Path) -> list[dict[str, Any]]:
+    """What the runner of `side` is asked to do; the reference must have run before the candidate."""
+    output = str(folder / "bundles" / side)
+    given = {"inputs": str(input_file)} if side == "pytorch" else {"reference": str(folder / "bundles" / "pytorch")}
+    return [{"kind": "layers", "output": output, **given}]
+
+
+def judge(folder: Path, common: dict[str, Any], input_name: str = "") -> tuple[Result, locate.Divergence | None]:
+    """The result from both bundles, and the first divergence."""
+    ref, cand = (Bundle.open(folder / "bundles" / side) for side in child.MODULES)
+    extra = ref.header.extra
+    result = Result("layers", device=common["device"], seeds={"seed": common["seed"]}, versions={**ref.header.versions, **cand.header.versions})
+    result.hashes = {"config": ref.header.config_sha256, "weights": ref.header.weights_sha256, "inputs": ref.header.inputs_sha256,
+                     "code_pytorch": ref.header.code_sha256, "code_jittor": cand.header.code_sha256}
+    result.durations = {"pytorch": ref.header.durations.get("total", 0.0), "jittor": cand.header.durations.get("total", 0.0)}
+    for objection in comparable(ref, cand):
+        result.object(objection.reason, objection.text)
+    if not result.objections:
+        for side, bundle in (("pytorch", ref), ("jittor", cand)):
+            result.check(f"observer/{side}", bundle.header.extra["observer_equal"], Reason.OBSERVER_CHANGED_RESULT,
+                         "" if bundle.header.extra["observer_equal"] else f"recording the {side} side changed its output", stage="observer")
+        whole = whole_rows(ref, cand)
+        for call in extra["outputs"]:
+            for name in extra["outputs"][call]:
+                result.add(call_row(call, name, ref, cand, whole))
+        surplus = [n for names in cand.header.extra["outputs"].values() for n in names if f"out/{n}" not in ref]
+        result.add(missing(name, Reason.EXTRA, "the reference makes no such call") for name in surplus)
+        result.add(decoded_rows(ref, cand))
+        for path in extra["uncalled"]:
+            if not ref.header.flags["auxiliary"] and path.startswith(("aux_fpn", "aux_head")):
+                continue
+            result.skip(path, "this module was never called")
+        if not ref.header.flags["auxiliary"]:
+            result.leave_out("auxiliary branch", "the weights hold no auxiliary branch; inference does not run it")
+    result.parts = {
+        "input": {"shape": list(ref.shape("input")), "source": input_name}, "stages": extra["stages"], "floor_factor": "bound = 2 x measured floor",
+        "leaves": sum(extra["leaves"].values()), "peak_memory_mb": {"pytorch": ref.header.peak_memory_mb, "jittor": cand.header.peak_memory_mb},
+    }
+    divergence = locate.first_divergence(result.rows()) if not result.objections else None
+    result.parts["first_divergence"] = vars(divergence) if divergence else None
+    return result, divergence
+
+
+def whole_rows(ref: Bundle, cand: Bundle) -> dict[str, TensorResult]:
+    """Row of every output of the two whole runs, by name."""
+    floors, rows = ref.header.extra["floors_whole"], {}
+    for names in ref.header.extra["outputs"].values():
+        for name in names:
+            if f"out/{name}" in cand:
+                rows[name] = compare_tensors(name, ref[f"out/{name}"], cand[f"out/{name}"], tolerance=tolerance(floors[name]),
+                                             ref64=ref[f"run64/{name}"] if f"run64/{name}" in ref else None)
+    return rows
+
+
+def call_row(call: str, name: str, ref: Bundle, cand: Bundle, whole: dict[str, TensorResult]) -> TensorResult:
+    """One call's output: judged by its own error, with the whole run's beside it."""
+    if f"own/{name}" not in cand or f"out/{name}" not in cand:
+        return missing(name, Reason.MISSING, "the candidate makes no such call")
+    extra = ref.header.extra
+    own = compare_tensors(name, ref[f"out/{name}"], cand[f"own/{name}"], ref64=ref[f"own64/{name}"], tolerance=tolerance(extra["floors_own"][name]))
+    reads = [whole[n] for n in read_names(extra["inputs"][call]) if n in whole]
+    return locate.combine(own, whole[name], reads, module_type=extra["types"][call])
+
+
+def read_names(described: Any) -> list[str]:
+    """Names of the outputs that a described input refers to."""
+    if isinstance(described, dict):
+        if "tensor" in described:
+            return [described["tensor"].removeprefix("out/")]
+        return [n for value in described.values() for n in read_names(value)]
+    return [n for value in described for n in read_names(value)] if isinstance(described, list) else []
+
+
+def decoded_rows(ref: Bundle, cand: Bundle) -> list[TensorResult]:
+    """Raw output, boxes and scores of the ordinary, untapped pass. The raw output's error against float64 may be twice the reference's."""
+    rows = []
+    for name, floor in DECODED.items():
+        bound = tolerance(ref.header.extra["floors_whole"][floor], FLOAT64_RATIO)
+        rows.append(compare_tensors(name, ref[name], cand[name], ref64=ref[f"run64/{floor}"], tolerance=bound, stage="decode"))
+    return rows
+
+
+def tolerance(document: dict[str, Any], float64_ratio: float | None = None) -> Tolerance:
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+    return tolerance_from_floor(Floor(**frozen), float64_ratio=float64_ratio)
+
+
+def missing(name: str, reason: Reason, hint: str) -> TensorResult:
+    return TensorResult(name, name, Verdict.FAIL, reason, Gate.KEYS, hint=hint)
+
+
+def weight_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pytorch-model", metavar="FILE", type=Path, help="weights of the reference (.pth .ckpt .npz .pkl); default: seeded weights")
+    parser.add_argument("--jittor-model", metavar="FILE", type=Path, help="weights of the port; default: those of the reference")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m alignment.layers", description=__doc__.split("\n\n")[0], parents=[parent_parser()],
+                                     epilog="example: python -m alignment.layers --config configs/shapes.yml --output out")
+    weight_arguments(parser)
+    parser.add_argument("--test-images", metavar="DIR", type=Path, help="take the input from this folder; default: drawn shapes or seeded noise")
+    parser.add_argument("--images", metavar="N", type=int, default=1, help="how many images (default: 1)")
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
+    args = parser.parse_args(argv)
+    folder = prepare_output(args.output)
+    config = load_config(args.config)
+    array, source = inputs.network_input(config, args.test_images, args.images, args.seed)
+    input_file = inputs.write_input(folder, array)
+    common = {"config": str(args.config), "device": args.device, "seed": args.seed, "threads": args.threads}
+    models = {"pytorch": args.pytorch_model, "jittor": args.jittor_model or args.pytorch_model}
+    for side in child.MODULES:
+        say(f"{side}: {source}", args.verbosity)
+        given = {**common, "weights": str(models[side]) if models[side] else None}
+        child.run(side, tasks(side, folder, input_file), given, folder, verbosity=args.verbosity)
+    result, divergence = judge(folder, common, source)
+    if divergence and args.verbosity >= 0:
+        print(f"first divergence: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}; {divergence.note}")
+        for cause in divergence.causes:
+            print(f"  possible cause: {cause}")
+    return finish(result, folder, verbosity=args.verbosity)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
