@@ -17,7 +17,7 @@ import yaml
 from jt_nanodet.errors import UserError, nearest
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Safe YAML that refuses a key written twice, of which plain YAML keeps the last in silence."""
 
     def construct_mapping(self, node, deep=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 
 from jt_nanodet.errors import UserError
 
@@ -45,7 +46,7 @@ def check_coco(data, path) -> None:
     known = {e["id"] for e in data["images"]}
     for n, entry in enumerate(data["annotations"]):
         box = entry["bbox"]
-        if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+        if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
             raise UserError(f"{path}: annotations[{n}].bbox is {box!r}; write [x, y, width, height]")
         if entry["image_id"] not in known:
             raise UserError(f"{path}: annotations[{n}] is about image {entry['image_id']}, which is not listed; mend the annotation file")
