@@ -19,6 +19,10 @@ STAMP := $(VENV)/.installed-$(DEVICE)
 comma := ,
 EXTRAS := dev$(if $(filter cuda,$(DEVICE)),$(comma)cuda)
 
+PIP := $(PY) -m pip --quiet --disable-pip-version-check $(PIP_ARGS)
+# What Jittor needs to build its core, with the versions pyproject.toml pins.
+JITTOR_PINS := $(shell sed -nE 's/^ *"((jittor|numpy|astunparse|onednn-[a-z-]+)==[0-9.]+)".*/\1/p' pyproject.toml)
+
 # The first Python that is new enough for the code and old enough for NumPy 1.26.
 FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python; do \
@@ -49,7 +53,12 @@ $(STAMP): pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m virtualenv -q $(VENV) >/dev/null 2>&1; } || \
 		{ rm -rf $(VENV); echo 'error: $(PYTHON) cannot make a virtual environment: type "apt-get install python3-venv"' >&2; exit 2; }
 	@echo "Installing the pinned packages into $(VENV) (needed once) ..."
-	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e ".[$(EXTRAS)]"
+	$(PIP) install $(JITTOR_PINS)
+	@# Jittor's core is compiled while the large packages are fetched. Its failure is not final here:
+	@# the command that needs Jittor tries again and says what is wrong.
+	@$(if $(filter cpu,$(DEVICE)),$(PY) -m jt_nanodet prepare,true) & build=$$!; \
+	echo '$(PIP) install -e ".[$(EXTRAS)]"'; $(PIP) install -e ".[$(EXTRAS)]" || { kill $$build 2>/dev/null; exit 2; }; \
+	wait $$build || true
 	@touch $@
 
 clean:

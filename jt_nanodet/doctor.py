@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jt_nanodet import runtime, runtime_cuda, runtime_onednn
+from jt_nanodet import runtime, runtime_cuda, runtime_machine, runtime_onednn
 from jt_nanodet.errors import UserError
 
 #: Jittor's core, its kernels and oneDNN take about 0.3 GB; a full disk breaks a build half-way.
@@ -41,7 +41,7 @@ def check_python() -> Finding:
         return Finding("Python", "fail", found, "use Python 3.10, 3.11 or 3.12: make PYTHON=python3.11 test")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     try:
-        runtime.python_config(runtime.jittor_home())
+        runtime_machine.python_config(runtime_machine.jittor_home())
     except UserError as error:
         # an unwritable home is the cache row's matter
         if not header.is_file():
@@ -51,7 +51,7 @@ def check_python() -> Finding:
 
 def check_compiler() -> Finding:
     try:
-        path = runtime.find_compiler()
+        path = runtime_machine.find_compiler()
     except UserError as error:
         return Finding("C++ compiler", "fail", "none", str(error))
     line = _first_line([path, "--version"])
@@ -74,7 +74,7 @@ def check_package(name: str, package: str, pin: str, required: bool) -> Finding:
 
 def check_onednn() -> Finding:
     try:
-        folder = runtime_onednn.home_folder(runtime.jittor_home())
+        folder = runtime_onednn.home_folder(runtime_machine.jittor_home())
         if runtime_onednn.usable(folder):
             return Finding("oneDNN", "ok", f"{runtime_onednn.interface_version(folder)} in {folder}")
         _, library = runtime_onednn.package_files()
@@ -85,7 +85,7 @@ def check_onednn() -> Finding:
 
 def check_cache() -> Finding:
     try:
-        home = runtime.jittor_home()
+        home = runtime_machine.jittor_home()
     except UserError as error:
         return Finding("Jittor cache", "fail", "not writable", str(error))
     folder = home / ".cache" / "jittor"
@@ -129,10 +129,10 @@ def check_cuda() -> Finding:
 def check_threads() -> Finding:
     wanted = os.environ.get("OMP_NUM_THREADS", "not set")
     found = (
-        f"{runtime.cpu_count()} cores, OMP_NUM_THREADS {wanted}: kernels use {runtime.default_threads()} threads, "
-        f"builds use {runtime.compile_workers()} compilers"
+        f"{runtime_machine.cpu_count()} cores, OMP_NUM_THREADS {wanted}: kernels use {runtime.default_threads()} threads, "
+        f"builds use {runtime_machine.compile_workers()} compilers"
     )
-    if runtime.default_threads() > runtime.cpu_count():
+    if runtime.default_threads() > runtime_machine.cpu_count():
         return Finding("Threads", "warn", found, 'more threads than cores is slow: type "unset OMP_NUM_THREADS"')
     return Finding("Threads", "ok", found)
 
@@ -152,7 +152,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_python,
     check_compiler,
     lambda: check_package("numpy", "numpy", "1.26.4", True),
-    lambda: check_package("jittor", "jittor", runtime.JITTOR_VERSION, True),
+    lambda: check_package("jittor", "jittor", runtime_machine.JITTOR_VERSION, True),
     lambda: check_package("torch", "torch", "2.13.0", False),
     lambda: check_package("opencv", "opencv-python-headless", "4.11.0.86", True),
     check_onednn,

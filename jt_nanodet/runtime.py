@@ -21,26 +21,21 @@ What it takes care of, each seen to go wrong without it:
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
 import random
-import shutil
 import signal
 import ssl
 import sys
-import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jt_nanodet import runtime_build, runtime_cuda, runtime_onednn
+from jt_nanodet import runtime_build, runtime_cuda, runtime_machine, runtime_onednn
 from jt_nanodet.errors import UserError
-
-JITTOR_VERSION = "1.3.11.0"
 
 #: Flags for the kernels Jittor compiles at run time, in place of its ``-Ofast``. Measured with g++ 12:
 #: with -Ofast, loading the first kernel makes the whole process flush denormal numbers to zero (NumPy's
@@ -106,23 +101,23 @@ def setup(
 
     if fast_math is None:
         fast_math = os.environ.get("JT_NANODET_FAST_MATH", "0") == "1"
-    check_packages()
-    compiler = find_compiler()
-    home = jittor_home()
+    runtime_machine.check_packages()
+    compiler = runtime_machine.find_compiler()
+    home = runtime_machine.jittor_home()
     onednn = runtime_onednn.place(home)
     environment = {
         "FIX_TORCH_ERROR": "0",  # else Jittor imports torch by itself
-        "use_mpi": os.environ.get("use_mpi", "1" if in_mpi() else "0"),
+        "use_mpi": os.environ.get("use_mpi", "1" if runtime_machine.in_mpi() else "0"),
         "gdb_path": "",  # else every start asks gdb for its version, and a crash waits in gdb
         "log_silent": "1" if quiet else "0",
         "cache_name": "default",  # else the current git branch around site-packages
-        "use_parallel_op_compiler": str(cpu_count()),
+        "use_parallel_op_compiler": str(runtime_machine.cpu_count()),
     }
     if device == "cuda":
         environment.update(runtime_cuda.environment(home))
     else:
         environment["nvcc_path"] = ""
-    config = python_config(home)
+    config = runtime_machine.python_config(home)
     if config is not None:
         environment["python_config_path"] = str(config)
     if threads is not None:
@@ -187,130 +182,22 @@ def set_threads(number: int) -> None:
 def default_threads() -> int:
     """OMP_NUM_THREADS if it is a number, else the cores this process may use."""
     text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(text) if text.isdigit() and int(text) > 0 else cpu_count()
+    return int(text) if text.isdigit() and int(text) > 0 else runtime_machine.cpu_count()
 
 
-def cpu_count() -> int:
-    """Cores this process may use: affinity and, in a container, the CPU quota."""
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    return max(1, cores)
-
-
-def compile_workers() -> int:
-    """Compilers to run at once: one a core, but 1.5 GiB of memory each (Jittor: one for 3 GiB, cores ignored)."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(cpu_count(), int(memory / 1.5)))
 
 
 def versions() -> dict[str, str]:
     """Versions of everything a result depends on, read without importing any of it ("" if missing)."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name, package in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = ""
+        found[name] = runtime_machine.package_version(package)
     if _info is not None:
         found["compiler"] = _info.compiler
         found["onednn_interface"] = _info.onednn_version
     return found
 
 
-def in_mpi() -> bool:
-    """Whether mpirun (OpenMPI) started this process."""
-    return "OMPI_COMM_WORLD_SIZE" in os.environ
-
-
-def check_packages() -> None:
-    """Raise UserError unless this Python, NumPy 1 and the pinned Jittor are here."""
-    if sys.version_info < (3, 10):
-        raise UserError(f"Python {platform.python_version()} is too old: run this with Python 3.10 or newer")
-    loaded = sys.modules.get("numpy")
-    numpy_version = getattr(loaded, "__version__", "") or _version("numpy")
-    if numpy_version.split(".")[0] != "1":
-        raise UserError(
-            f"Jittor {JITTOR_VERSION} exchanges wrong numbers with NumPy {numpy_version or '(missing)'} without saying so: "
-            'type "python -m pip install numpy==1.26.4"'
-        )
-    jittor_version = _version("jittor")
-    if jittor_version != JITTOR_VERSION:
-        raise UserError(
-            f"this needs Jittor {JITTOR_VERSION}, and {jittor_version or 'none'} is installed: "
-            f'type "python -m pip install jittor=={JITTOR_VERSION}"'
-        )
-
-
-def find_compiler() -> str:
-    """Path of the C++ compiler Jittor will use (``cc_path`` or g++). UserError if there is none."""
-    wanted = os.environ.get("cc_path") or "g++"
-    found = shutil.which(wanted)
-    if found is None:
-        raise UserError(
-            f'Jittor compiles its kernels and there is no {wanted} here: type "apt-get install g++" (or your system\'s like)'
-        )
-    return found
-
-
-def jittor_home() -> Path:
-    """The folder below which Jittor's ``.cache/jittor`` lies: JITTOR_HOME, else the home folder.
-
-    Raises UserError when it cannot be written.
-    """
-    home = Path(os.environ.get("JITTOR_HOME") or Path.home()).expanduser().absolute()
-    folder = home / ".cache" / "jittor"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"Jittor cannot keep its compiled kernels in {folder} ({error.strerror}): set JITTOR_HOME to a folder you can write to"
-        ) from None
-    return home
-
-
-def python_config(home: Path) -> Path | None:
-    """A ``python3-config`` for the running Python, or None when Jittor finds a fitting one itself.
-
-    Jittor asks it for two things only, and this interpreter knows both. UserError without Python.h.
-    """
-    include = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
-    version = f"python3.{sys.version_info.minor}"
-    beside = Path(sys.executable).parent / f"{version}-config"
-    system = Path("/usr/bin") / f"{version}-config"
-    for found, header in ((beside, None), (system, Path("/usr/include") / version / "Python.h")):
-        if found.is_file() and (header is None or header.is_file()):
-            return None
-    if not any((Path(folder) / "Python.h").is_file() for folder in include):
-        raise UserError(
-            f"Jittor needs the header files of Python 3.{sys.version_info.minor}, and Python.h is not in "
-            f'{sysconfig.get_path("include")}: type "apt-get install {version}-dev" (or your system\'s like)'
-        )
-    script = home / ".cache" / "jittor" / f"jt_nanodet-{version}-config"
-    flags = " ".join(f"-I{folder}" for folder in sorted(include))
-    text = (
-        "#!/bin/sh\n# stands in for python3-config, see jt_nanodet/runtime.py\n"
-        f'case "$1" in\n  --includes) echo "{flags}";;\n'
-        f'  --extension-suffix) echo "{sysconfig.get_config_var("EXT_SUFFIX")}";;\n  *) exit 1;;\nesac\n'
-    )
-    if not script.is_file() or script.read_text(encoding="utf-8") != text:
-        handle, name = tempfile.mkstemp(dir=script.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o755)
-        os.replace(name, script)
-    return script
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _import_jittor(home: Path, device: str, environment: dict[str, str]) -> tuple[Path, float]:
@@ -321,7 +208,7 @@ def _import_jittor(home: Path, device: str, environment: dict[str, str]) -> tupl
             from jittor_utils import install_cuda, misc
 
             # Jittor would start one compiler for every 3 GiB of memory, whatever the cores.
-            jittor_utils.get_total_mem = lambda: compile_workers() * 3 * 2**30
+            jittor_utils.get_total_mem = lambda: runtime_machine.compile_workers() * 3 * 2**30
             # With a driver but no nvcc it would download a CUDA toolkit, even for a CPU build.
             install_cuda.has_installation = lambda: False
             install_cuda.install_cuda = lambda: None
@@ -349,7 +236,7 @@ def _ensure_built(cache: Path, home: Path, device: str, environment: dict[str, s
     # Everything from outside that changes what Jittor compiles at import.
     watched = ("cc_flags", "kernel_flags", "nvcc_flags", "debug", "use_mkl", "enable_lto", "nvcc_path", "NVCC_APPEND_FLAGS")
     key = {name: os.environ.get(name, "") for name in watched}
-    key.update(jittor=JITTOR_VERSION, python=sys.version, use_mpi=environment["use_mpi"])
+    key.update(jittor=runtime_machine.JITTOR_VERSION, python=sys.version, use_mpi=environment["use_mpi"])
     key.update(config=environment.get("python_config_path", ""))
     if runtime_build.is_built(cache, stamp, key):
         return 0.0

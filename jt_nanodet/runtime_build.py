@@ -117,8 +117,7 @@ class Progress:
         # before the first file nothing is counted: move with the clock, but never past the mark
         done = self.done if self.done else min(_BEFORE - 1.0, gone / 1.35)
         share = min(done / self.total, 0.99)
-        left = gone * (1 - share) / share if share > 0.02 else float("nan")
-        left_text = f"about {left:.0f} s left" if left == left else "estimating the time left"
+        left_text = f"about {gone * (1 - share) / share:.0f} s left" if share > 0.02 else "estimating the time left"
         return f"{self.title}: {self.count}/{self.files} files, {100 * share:.0f} %, {gone:.0f} s gone, {left_text}"
 
     def show(self) -> None:

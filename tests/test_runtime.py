@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import types
 from pathlib import Path
 
 import pytest
 
-from jt_nanodet import runtime, runtime_build
+from jt_nanodet import runtime, runtime_machine
 from jt_nanodet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,9 +36,9 @@ def built(jittor) -> None:
 
 def test_import_is_fast_and_brings_no_framework() -> None:
     code = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys, time; start = time.process_time()\n"  # CPU time: the machine may be busy with other things
         "import jt_nanodet.runtime, jt_nanodet.errors, jt_nanodet.__main__\n"
-        "print(time.perf_counter() - start, sorted({'jittor', 'jittor_utils', 'torch', 'numpy'} & set(sys.modules)))"
+        "print(time.process_time() - start, sorted({'jittor', 'jittor_utils', 'torch', 'numpy'} & set(sys.modules)))"
     )
     seconds, names = min((run(code).stdout.split(" ", 1) for _ in range(3)), key=lambda pair: float(pair[0]))
     assert names.strip() == "[]"
@@ -154,7 +152,7 @@ def test_setup_again_seed_threads_versions(jittor, monkeypatch: pytest.MonkeyPat
     assert runtime.info().threads == 1
     runtime.set_threads(first.threads)
     versions = runtime.versions()
-    assert versions["jittor"] == runtime.JITTOR_VERSION and versions["onednn_interface"].startswith("2.")
+    assert versions["jittor"] == runtime_machine.JITTOR_VERSION and versions["onednn_interface"].startswith("2.")
 
 
 def test_jittor_imported_first_is_a_programming_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,65 +168,12 @@ def test_wrong_arguments(arguments: dict[str, object]) -> None:
         runtime.setup(**arguments)  # type: ignore[arg-type]
 
 
-def test_numpy_2_is_refused_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = types.ModuleType("numpy")
-    fake.__version__ = "2.1.0"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "numpy", fake)
-    with pytest.raises(UserError) as caught:
-        runtime.check_packages()
-    assert "NumPy 2.1.0" in str(caught.value) and str(caught.value).endswith('type "python -m pip install numpy==1.26.4"')
-
-
-@pytest.mark.parametrize("version", ["", "1.3.9.14"])
-def test_another_jittor_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr(runtime, "_version", lambda package: version if package == "jittor" else "1.26.4")
-    with pytest.raises(UserError, match=r'type "python -m pip install jittor==1\.3\.11\.0"'):
-        runtime.check_packages()
-
-
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("cc_path", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="no g\\+\\+ here"):
-        runtime.find_compiler()
-
-
-def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    for home in (file, Path("/proc/nowhere")):
-        monkeypatch.setenv("JITTOR_HOME", str(home))
-        with pytest.raises(UserError, match="set JITTOR_HOME to a folder you can write to$"):
-            runtime.jittor_home()
-
-
-def test_a_python_config_is_made_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / ".cache" / "jittor").mkdir(parents=True)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    real = Path.is_file
-    monkeypatch.setattr(Path, "is_file", lambda self: False if str(self).startswith("/usr/bin/python3") else real(self))
-    script = runtime.python_config(tmp_path)
-    assert script is not None and runtime.python_config(tmp_path) == script
-    suffix = subprocess.run([str(script), "--extension-suffix"], capture_output=True, text=True).stdout.strip()
-    includes = subprocess.run([str(script), "--includes"], capture_output=True, text=True).stdout
-    assert suffix == sysconfig.get_config_var("EXT_SUFFIX") and f"-I{sysconfig.get_path('include')}" in includes
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(UserError, match="apt-get install python3"):
-        runtime.python_config(tmp_path)
-
-
 def test_default_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text, expected in (("3", 3), ("4,2", 4), ("", runtime.cpu_count()), ("many", runtime.cpu_count()), ("0", runtime.cpu_count())):
+    for text, expected in (("3", 3), ("4,2", 4), ("", runtime_machine.cpu_count()), ("many", runtime_machine.cpu_count()), ("0", runtime_machine.cpu_count())):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert runtime.default_threads() == expected
-    assert 1 <= runtime.compile_workers() <= runtime.cpu_count()
 
 
 def test_downloads_are_refused() -> None:
     with pytest.raises(UserError, match="never does"):
         runtime._refuse_download("somewhere", "name", "folder", "sum")
-
-
-def test_the_mark_of_the_building_child_is_not_set_here() -> None:
-    assert runtime_build.CHILD_MARK not in os.environ
-    assert shutil.which("g++"), 'type "apt-get install g++"'
