@@ -328,7 +328,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _require_dtype(code: str, name: str) -> None:
     if code not in DTYPES:
-        kind = "an object array" if code.startswith("O") else f"of dtype '{code}'"
+        kind = "an object array" if code.startswith("O") else f"of dtype {code!r:.40}"
         raise UserError(f"array '{name}' is {kind}; save only bool, integer and float arrays")
 
 
@@ -346,5 +346,5 @@ def _again(path: Path) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    reason = "".join(c if c.isprintable() else "?" for c in str(error))[:120] or type(error).__name__
     return UserError(f"'{path}' is cut short, damaged or no weight file ({reason}); {_again(path)}")

@@ -104,6 +104,11 @@ def test_ordered_dict_attributes_are_ignored():
     assert top == {"a": 1} and list(top.values()) == [1]
 
 
+def test_names_are_safe_to_print():
+    _, _, found = load(b"\x80\x04\x8c\x02o\x1b\x8c\x06sys\ntm\x93.")
+    assert list(found.foreign)[0].isprintable()
+
+
 def test_a_row_of_pickles_is_read_one_by_one():
     data = pickle.dumps(1) + pickle.dumps("two")
     first, end, _ = load(data)

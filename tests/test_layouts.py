@@ -52,7 +52,6 @@ def test_layouts(names, which, taken, set_, layout):
         (RAW + ["criterion.weight"], "auto", "1 names that no rule knows .criterion.weight"),
         (RAW + EMA[:1], "auto", "under different names"),
         (["model."], "auto", "empty or not printable"),
-        (["a\nb"], "auto", "empty or not printable"),
     ],
 )
 def test_refusals(names, which, match):
@@ -88,7 +87,9 @@ def test_bare_dict_of_tensors():
     [
         (["list"], "one pickled 'list'"),
         ({}, "empty dict"),
-        ({3: TENSOR}, "not text"),
+        ({3: TENSOR}, "'3', whose name is not printable text"),
+        ({"a\x1b[31m": TENSOR}, r"'a\\x1b\[31m', whose name"),
+        ({"state_dict": {"a\nb": TENSOR}}, r"no tensor as 'a\\nb'"),
         ({"model": {"a": TENSOR}, "epoch": 3}, "no 'state_dict' among its entries .model, epoch"),
         ({"a": TENSOR, "epoch": 3}, "no 'state_dict'"),
         ({"state_dict": {}}, "empty 'state_dict'"),

@@ -265,6 +265,6 @@ def test_tensors_that_numpy_cannot_hold_say_so(tmp_path, make):
 
 def test_torch_is_not_imported(tmp_path):
     path = save({"w": torch.arange(3.0)}, tmp_path / "w.pth")
-    code = "import sys, weights_convert; weights_convert.load(sys.argv[1]); assert not {'torch', 'jittor'} & {*sys.modules}"
+    code = "import sys, weights_convert as w; w.load(sys.argv[1]); assert not {'torch', 'jittor'} & {*sys.modules}"
     root = Path(__file__).resolve().parent.parent
     subprocess.run([sys.executable, "-c", code, path], check=True, cwd=root)

@@ -85,6 +85,8 @@ class InertUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> type:
         qualname = f"{module}.{name}"
+        if not qualname.isprintable():  # it is shown on terminals
+            qualname = ascii(qualname)
         if qualname == "collections.OrderedDict":
             return InertDict
         if not _TENSOR_PARTS.fullmatch(qualname):
@@ -123,7 +125,7 @@ def load_inert(data: bytes, path: Path, start: int = 0) -> tuple[object, int, In
 
 def damaged(path: Path, error: object) -> UserError:
     """The UserError for a torch file whose parts do not fit together."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = "".join(c if c.isprintable() else "?" for c in str(error))[:160] or type(error).__name__
     return UserError(
         f"'{path}' is cut short, damaged or no PyTorch checkpoint ({reason}); copy it again, "
         "or save it again with: torch.save({'state_dict': model.state_dict()}, PATH)"

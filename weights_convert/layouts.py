@@ -81,9 +81,9 @@ def find_state(top: object, is_tensor: Callable[[object], bool], path: object) -
         raise UserError(f"'{path}' holds one pickled '{kind}' and no state dict; {advice}")
     if not top:
         raise UserError(f"'{path}' is an empty dict; {advice}")
-    odd = next((key for key in top if not isinstance(key, str)), None)
-    if odd is not None:
-        raise UserError(f"'{path}' has the entry {str(odd)[:40]!r}, whose name is not text; {advice}")
+    odd = [key for key in top if not is_name(key)]
+    if odd:  # before any name is shown: they come from the file, and terminals obey control characters
+        raise UserError(f"'{path}' has the entry {str(odd[0])[:40]!r}, whose name is not printable text; {advice}")
     if all(is_tensor(value) for value in top.values()):
         return top, {}
     state = top.get("state_dict")
@@ -92,7 +92,7 @@ def find_state(top: object, is_tensor: Callable[[object], bool], path: object) -
     if not state:
         raise UserError(f"'{path}' has an empty 'state_dict'; {advice}")
     for name, value in state.items():
-        if not isinstance(name, str) or not is_tensor(value):
+        if not is_name(name) or not is_tensor(value):
             kind = getattr(value, "qualname", type(value).__name__)
             raise UserError(f"'{path}' has a '{kind}' and no tensor as {str(name)[:80]!r} in its state_dict; {advice}")
     left = {}

@@ -180,9 +180,10 @@ def _open_legacy(path: Path, data: bytes) -> TorchFile:
     places: dict[str, tuple[int, int]] = {}
     for key in map(str, keys if isinstance(keys, list) else []):
         length = int.from_bytes(data[at : at + 8], "little")
-        if key not in found.storages or at + 8 > len(data):
-            raise damaged(path, f"storage {key} is missing or unknown")
-        size = length * _itemsize(found.storages[key])
+        ref = found.storages.get(key)
+        if ref is None or ref.type_name not in STORAGES or at + 8 > len(data):
+            raise damaged(path, f"storage {key} is missing or of unknown type {ref and ref.type_name}")
+        size = length * _itemsize(ref)
         places[key] = (at + 8, size)
         at += 8 + size
     if at != len(data):
