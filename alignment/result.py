@@ -105,7 +105,7 @@ class Result:
 
     `parts` are further top-level entries of ``result.json`` (``metrics``, ``detections``, ``fps``, ``structure`` ...). `not_run` lists what lay
     outside this run (no GPU, no annotations): it is shown, and does not count. A `skip` is something this run should have compared: it lowers
-    the coverage. `tolerances`, when given, is the table that was declared before comparing; a row judged by anything else fails.
+    the coverage. `tolerances`, when given, is the table that was declared before comparing; a row judged by a wider bound fails.
     """
 
     command: str
@@ -130,7 +130,8 @@ class Result:
             return
         if self.tolerances is not None and row.tolerance is not None:
             declared = self.tolerances.get(row.name_ref)
-            if declared is None or declared.bound != row.tolerance:
+            # A bound of zero loosens nothing: discrete rows carry it without being in the table.
+            if row.tolerance > (declared.bound if declared is not None else 0.0):
                 row = dataclasses.replace(
                     row, verdict=Verdict.FAIL, reason=Reason.TOLERANCE_CHANGED, gate=Gate.RUN,
                     hint=f"judged by {row.tolerance:.3g}, but the declared bound is {'absent' if declared is None else format(declared.bound, '.3g')}",

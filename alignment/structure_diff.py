@@ -20,12 +20,12 @@ from alignment.reasons import Reason
 from alignment.result import TensorResult, check_row
 
 HERE = "<--- *** HERE ***"
-#: Type names that mean the same module; every name maps to the one shown.
+#: Type names that mean the same module; every name maps to the one shown. Jittor has one class for Sequential and ModuleList.
 SAME_TYPE = {
     "Conv": "Conv2d", "Conv2d": "Conv2d", "BatchNorm": "BatchNorm2d", "BatchNorm2d": "BatchNorm2d", "ReLU": "ReLU", "Relu": "ReLU",
     "LeakyReLU": "LeakyReLU", "Leaky_relu": "LeakyReLU", "ReLU6": "ReLU6", "Relu6": "ReLU6", "Hardswish": "Hardswish", "HardSwish": "Hardswish",
     "SiLU": "SiLU", "Swish": "SiLU", "Pool": "MaxPool2d", "MaxPool2d": "MaxPool2d", "AvgPool2d": "AvgPool2d", "AdaptiveAvgPool2d": "AdaptiveAvgPool2d",
-    "Upsample": "Upsample", "Resize": "Upsample", "Sequential": "Sequential", "ModuleList": "ModuleList", "Identity": "Identity", "Linear": "Linear",
+    "Upsample": "Upsample", "Resize": "Upsample", "Sequential": "Sequential", "ModuleList": "Sequential", "Identity": "Identity", "Linear": "Linear",
     "Dropout": "Dropout", "GroupNorm": "GroupNorm", "Sigmoid": "Sigmoid",
 }
 #: Hyper-parameters that go by another name on one side, for each shown type.
@@ -223,6 +223,8 @@ def _hyper(module: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def _normal(key: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_normal("", one) for one in value)
+    if key == "align_corners" and value is None:
+        return False  # PyTorch's documented default of the interpolating modes
     if key in PAIRS and isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
     return value

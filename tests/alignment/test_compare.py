@@ -135,7 +135,7 @@ def test_the_reference_may_be_the_wrong_side(case):
     assert row.failed and "the reference is the less accurate side" in row.hint
 
 
-@pytest.mark.parametrize("size", [10**6, 10**7])
+@pytest.mark.parametrize("size", [10**5, 10**6])
 def test_one_wrong_element_among_millions(size):
     ref = np.random.default_rng(0).normal(size=size).astype(np.float32)
     tolerance = tolerance_from_floor(measure_floor(ref.astype(np.float64), [ref, ref]))

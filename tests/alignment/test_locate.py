@@ -1,0 +1,152 @@
+"""The first divergence is found in a real chain of layers, whichever layer carries the fault, and inherited errors blame nobody."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignment.compare import compare_tensors
+from alignment.locate import cause_hints, combine, first_divergence, growth_hint
+from alignment.noise import measure_floor, tolerance_from_floor
+from alignment.reasons import Gate, Reason, Verdict
+from alignment.result import TensorResult
+
+WIDTHS = [24, 32, 32, 16, 48, 20]
+NAMES = [f"layer{k}" for k in range(len(WIDTHS) - 1)]
+RNG = np.random.default_rng(4)
+WEIGHTS = [(RNG.normal(size=(n, m)) / np.sqrt(m)).astype(np.float32) for m, n in zip(WIDTHS, WIDTHS[1:])]
+
+
+def layer(k, data, dtype=np.float32, order=None, fault=None):
+    """A matrix product and a leaky rectifier; `order` is the order of summation, `fault` spoils the output."""
+    order = slice(None) if order is None else order
+    out = WEIGHTS[k][:, order].astype(dtype) @ data[order].astype(dtype)
+    out = np.where(out > 0, out, out * dtype(0.1))
+    return out if fault is None else fault(out)
+
+
+def chain(data, **more):
+    outputs = []
+    for k in range(len(WEIGHTS)):
+        fault = more.get("faults", {}).get(k)
+        outputs.append(layer(k, outputs[-1] if outputs else data, more.get("dtype", np.float32), more["orders"][k] if "orders" in more else None, fault))
+    return outputs
+
+
+def orders(seed):
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(width) for width in WIDTHS[:-1]]
+
+
+def rows(faults, *, connect=None):
+    """One combined row for each layer: own error on the reference's input, and the error of the whole run."""
+    data = np.random.default_rng(9).normal(size=(WIDTHS[0], 200)).astype(np.float32)
+    truth, ref = chain(data, dtype=np.float64), chain(data)
+    cand = chain(data, orders=orders(1), faults={**faults, **(connect or {})})
+    variants = [chain(data, orders=orders(seed)) for seed in range(10, 14)]
+    found, previous = [], None
+    for k, name in enumerate(NAMES):
+        entering = ref[k - 1] if k else data
+        own_truth = layer(k, entering, np.float64)
+        own_floor = measure_floor(own_truth, [layer(k, entering, order=orders(seed)[k]) for seed in range(10, 14)], channel_axis=0)
+        own = compare_tensors(name, ref[k], layer(k, entering, order=orders(1)[k], fault=faults.get(k)), tolerance=tolerance_from_floor(own_floor))
+        whole_floor = measure_floor(truth[k], [run[k] for run in variants], channel_axis=0)
+        whole = compare_tensors(name, ref[k], cand[k], tolerance=tolerance_from_floor(whole_floor))
+        found.append(combine(own, whole, [previous] if previous else [], module_type="LeakyReLU"))
+        previous = whole
+    return found
+
+
+def test_no_fault_no_divergence():
+    found = rows({})
+    assert first_divergence(found) is None
+    assert all(row.own > 0 and row.inherited > 0 for row in found) and found[0].amplification is None
+    assert all(0.1 < row.amplification < 10 for row in found[1:])
+
+
+@pytest.mark.parametrize("where", range(len(NAMES)))
+def test_the_faulty_layer_is_named(where):
+    answer = first_divergence(rows({where: lambda out: out * np.float32(1.001)}))
+    assert (answer.name, answer.kind, answer.position, answer.confirmed) == (NAMES[where], "own", where, True)
+    assert answer.reason is Reason.CONSTANT_SCALE and answer.ratio > 1 and not answer.others
+    assert answer.before == (NAMES[where - 1] if where else None)
+    assert answer.after == (NAMES[where + 1] if where + 1 < len(NAMES) else None)
+    if answer.after:
+        assert f"{answer.after} after it only inherits" in answer.note
+
+
+def test_an_error_that_cancels_later_is_still_found():
+    """The second fault undoes the first, so the last layers agree in the whole run: a search by halves would find nothing."""
+    found = rows({1: lambda out: out * np.float32(2), 2: lambda out: out * np.float32(0.5)})
+    assert found[-1].inherited_verdict is Verdict.PASS
+    answer = first_divergence(found)
+    assert answer.name == "layer1" and answer.others == ("layer2",) and "error of its own as well" in answer.note
+
+
+def test_the_code_between_the_layers_is_named():
+    """Every layer agrees on the reference's input, but the candidate's run scales a value on the way."""
+    answer = first_divergence(rows({}, connect={2: lambda out: out * np.float32(1.01)}))
+    assert (answer.name, answer.kind) == ("layer2", "between") and "outside a module" in answer.causes[0]
+
+
+def make(name, verdict=Verdict.PASS, reason=Reason.OK, gate=Gate.BOUND, **more):
+    return TensorResult(name, name, verdict, reason, gate, **more)
+
+
+def test_deep_in_the_backward_pass():
+    """The forward pass is clean; of the gradients, listed in the order in which they arise, the third is wrong and the rest inherit."""
+    forward = [make(f"f{k}", refed=True, own=0.0, stage="forward") for k in range(4)]
+    backward = [
+        make("g3", refed=True, own=0.0, stage="backward"), make("g2", refed=True, own=0.0, stage="backward"),
+        make("g1", Verdict.FAIL, Reason.CONSTANT_SCALE, refed=True, own=0.5, max_abs=0.5, tolerance=1e-6, stage="backward", inherited_verdict=Verdict.FAIL),
+        make("g0", refed=True, own=0.0, stage="backward", inherited_verdict=Verdict.FAIL),
+    ]
+    answer = first_divergence(forward + backward)
+    assert (answer.name, answer.stage, answer.confirmed, answer.before, answer.after) == ("g1", "backward", True, "g2", "g0")
+
+
+def test_the_earliest_step_wins():
+    found = [make("b", Verdict.FAIL, Reason.ISOLATED, step=9), make("a", step=7), make("b", Verdict.FAIL, Reason.ISOLATED, step=7)]
+    answer = first_divergence(found)
+    assert (answer.step, answer.name, answer.kind, answer.confirmed) == (7, "b", "whole", False) and "may inherit" in answer.note
+
+
+def test_whole_run_rows_do_not_outrank_own_errors_but_missing_ones_count():
+    refed = make("b", Verdict.FAIL, Reason.ISOLATED, refed=True, own=1.0)
+    assert first_divergence([make("a", Verdict.FAIL, Reason.ISOLATED), refed]).name == "b"
+    assert first_divergence([make("a", Verdict.FAIL, Reason.MISSING, Gate.KEYS), refed]).name == "a"
+
+
+def test_undecided_rows_before_the_answer_take_away_its_certainty():
+    found = [make("a", Verdict.INCONCLUSIVE, Reason.FLOOR_TOO_WIDE, refed=True), make("b", Verdict.FAIL, Reason.ISOLATED, refed=True, own=1.0)]
+    answer = first_divergence(found)
+    assert answer.name == "b" and not answer.confirmed and "not decided before it: a" in answer.note
+
+
+@pytest.mark.parametrize("reason, kind, words", [
+    (Reason.CONSTANT_SCALE, "BatchNorm2d", "eps"), (Reason.CONSTANT_SCALE, "AvgPool2d", "divisor"), (Reason.CONSTANT_SCALE, "Linear", "scale"),
+    (Reason.CHANNEL_AFFINE, "BatchNorm2d", "eps"), (Reason.NEGATIVE_SIDE, "LeakyReLU", "slope"), (Reason.BORDER_ONLY, "Conv2d", "padding"),
+    (Reason.BORDER_ONLY, "Upsample", "align_corners"), (Reason.CHANNELS_PERMUTED, "ShuffleBlock", "shuffle"), (Reason.SIGN_FLIPPED, "X", "subtraction"),
+    (Reason.SATURATED, "ReLU6", "clip"), (Reason.TRANSPOSED, "X", "height and width"), (Reason.SHAPE, "MaxPool2d", "ceil"),
+    (Reason.BEYOND_TOLERANCE, "Upsample", "nearest"),
+], ids=str)
+def test_cause_hints(reason, kind, words):
+    assert words in cause_hints(make("x", Verdict.FAIL, reason, module_type=kind))[0]
+
+
+def test_cause_hints_of_the_circumstances():
+    norm = make("x", Verdict.FAIL, Reason.CHANNEL_AFFINE, module_type="BatchNorm2d")
+    assert "momentum" in cause_hints(norm, training=True)[-1] and "momentum" not in " ".join(cause_hints(norm))
+    assert cause_hints(make("x", Verdict.FAIL, Reason.CHANNELS_PERMUTED, stage="data"))[0].startswith("BGR")
+    assert cause_hints(make("x", Verdict.FAIL, Reason.ALL_ZERO, stage="backward"))[0] == "a detached branch"
+    assert cause_hints(make("x", Verdict.FAIL, Reason.MISSING)) == ()
+
+
+def test_growth():
+    def steps(errors, verdicts):
+        return [make("w", verdict, step=k, max_abs=error) for k, (error, verdict) in enumerate(zip(errors, verdicts))]
+
+    good, bad = Verdict.PASS, Verdict.FAIL
+    assert "optimiser" in growth_hint(steps([0.0, 1.0, 2.0], [good, bad, bad]))
+    assert growth_hint(steps([2.0, 1.0, 3.0], [good, good, bad])) == ""
+    assert growth_hint(steps([1.0, 2.0, 3.0], [bad, bad, bad])) == "" and growth_hint([]) == ""
