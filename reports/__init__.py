@@ -35,7 +35,7 @@ def save_text(path: Path, text: str) -> None:
 
 def write_report(report_dir: str | Path) -> tuple[dict[str, Path], object]:
     """Like `write`, and also returns the `reports.summary.Summary` that the report shows."""
-    from reports import html, junit, markdown  # drawing libraries are slow to import: only when a report is made
+    from reports import junit, markdown, page  # drawing libraries are slow to import: only when a report is made
     from reports.source import read_folder
     from reports.summary import summarise
 
@@ -43,7 +43,7 @@ def write_report(report_dir: str | Path) -> tuple[dict[str, Path], object]:
     source = read_folder(folder)
     summary = summarise(source)
     texts = {
-        "html": html.render(source, summary),
+        "html": page.render(source, summary),
         "markdown": markdown.render(source, summary, NAMES["html"]),
         "junit": junit.render(source, summary),
     }

@@ -82,13 +82,15 @@ def _series(rows: list[Row], *keys: str) -> np.ndarray:
 
 
 def _groups(rows: list[Row]) -> list[tuple[int, str]]:
-    """Where the first word of the tensor name changes: (position, word)."""
+    """Where the first word of the tensor name changes: (position, word); no word where it would not fit."""
     starts: list[tuple[int, str]] = []
     for position, row in enumerate(rows):
         word = re.split(r"[./]", row.name, maxsplit=1)[0][:18]
         if not starts or starts[-1][1] != word:
             starts.append((position, word))
-    return starts if len(starts) <= 12 else []
+    ends = [position for position, _ in starts[1:]] + [len(rows)]
+    fitting = [(at, word if end - at >= len(rows) * 0.012 * len(word) else "") for (at, word), end in zip(starts, ends)]
+    return fitting if len(starts) <= 12 else []
 
 
 def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
@@ -99,7 +101,8 @@ def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
     Own and inherited error and the floor are greatest absolute differences; the two float64 lines are root
     mean squares (see `alignment.result.TensorResult`), in the same unit.
     """
-    rows = sorted((row for row in rows if row.verdict != "skip"), key=lambda row: row.depth)
+    drawn = [row for row in rows if row.bad or any(row.values[key] is not None for key in ("own", "inherited", "max_abs"))]
+    rows = sorted((row for row in drawn if row.verdict != "skip"), key=lambda row: row.depth)
     own, inherited = _series(rows, "own"), _series(rows, "inherited", "max_abs")
     floor = _series(rows, "floor", "tolerance")
     judges = [_series(rows, "err_ref_fp64"), _series(rows, "err_cand_fp64")]
@@ -146,6 +149,8 @@ def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
         for position, word in _groups(rows):
             if position:
                 axes.axvline(position - 0.5, color=INK["muted"], lw=0.6, ls=":")
+            if not word:
+                continue
             axes.text(position, 1.01, word, transform=axes.get_xaxis_transform(), fontsize=9, color=INK["muted"])
         if (every == 0).any():
             axes.text(0.003, zero, "exactly 0", transform=axes.get_yaxis_transform(), fontsize=8, color=INK["muted"], va="center")
@@ -198,20 +203,20 @@ def speed_bars(fps: dict) -> str | None:
     import matplotlib
 
     with matplotlib.rc_context(_settings("speed")):
-        figure = _figure(11, 0.9 + 0.55 * len(sides))
+        figure = _figure(11, 0.9 + 0.62 * len(sides))
         axes = figure.add_axes((0.075, 0.42, 0.90, 0.56))
         reach = max(sum(time for _, time in phases) for _, _, phases in sides)
         for row, (side, stats, phases) in enumerate(sides):
             left = 0.0
             for number, (name, time) in enumerate(phases):
                 alpha = PHASE_ALPHA[min(number, len(PHASE_ALPHA) - 1)]
-                axes.barh(row, time, left=left, height=0.62, color=INK["ref" if side == "pytorch" else "cand"], alpha=alpha, lw=0)
-                if time > reach * 0.07:
+                axes.barh(row, time, left=left, height=0.5, color=INK["ref" if side == "pytorch" else "cand"], alpha=alpha, lw=0)
+                if time > reach * 0.012 * len(name):
                     axes.text(left + time / 2, row, f"{name} {time:.1f}", ha="center", va="center", fontsize=9)
                 left += time
             low, high = as_number(stats.get("p20_ms")), as_number(stats.get("p80_ms"))
             if low is not None and high is not None and 0 <= low <= high < math.inf:
-                axes.plot([low, high], [row, row], color=INK["ink"], lw=1.6, marker="|", ms=9)
+                axes.plot([low, high], [row + 0.36, row + 0.36], color=INK["ink"], lw=1.4, marker="|", ms=7)
         axes.set_yticks(range(len(sides)), [SIDE_NAMES[side] for side, _, _ in sides])
         axes.tick_params(axis="y", labelcolor=INK["ink"], length=0)
         axes.invert_yaxis()

@@ -26,6 +26,17 @@ class Node:
     children: dict[str, Node] = field(default_factory=dict)
 
 
+def row_text(row: dict) -> str:
+    """What differs in a row, then its notes. Read are `differences` (list of field, ref, cand) and `hyper_diff`."""
+    pieces = []
+    for item in as_list(row.get("differences")):
+        item = as_dict(item)
+        pieces.append(f"{as_text(item.get('field'))}: {as_text(item.get('ref'))} → {as_text(item.get('cand'))}")
+    pieces.append(change_text(row.get("hyper_diff")))
+    pieces += [as_text(note) for note in as_list(row.get("notes"))]
+    return "; ".join(piece for piece in pieces if piece)
+
+
 def change_text(value: object) -> str:
     """A hyper-parameter difference as text: `eps: 1e-05 → 0.001; groups: 1 → 2`."""
     if isinstance(value, dict):
@@ -53,7 +64,7 @@ def build_tree(data: dict) -> tuple[Node, int, int]:
     data = content(data)
     rows = [row for row in as_list(data.get("rows")) if isinstance(row, dict)]
     for row in rows[:MAX_ROWS]:
-        path = as_text(row.get("path_ref")) or as_text(row.get("path_cand"))
+        path = as_text(row.get("path") or row.get("path_ref") or row.get("path_cand"))
         steps = path.split(".") if path else []
         if len(steps) > MAX_DEPTH:
             steps = [*steps[: MAX_DEPTH - 1], ".".join(steps[MAX_DEPTH - 1 :])]
@@ -63,11 +74,13 @@ def build_tree(data: dict) -> tuple[Node, int, int]:
             chain.append(chain[-1].children.setdefault(step, Node(step)))
         node = chain[-1]
         node.ref, node.cand = as_text(row.get("type_ref")), as_text(row.get("type_cand"))
-        node.status, node.change = status, change_text(row.get("hyper_diff"))
+        node.status, node.change = status, row_text(row)
         other = as_text(row.get("path_cand"))
         if other and other != path:
             node.cand = f"{node.cand} ({other})"
         params = row.get("params")
+        if "parameters_ref" in row:
+            params = [row["parameters_ref"], row.get("parameters_cand")]
         if isinstance(params, list):
             node.params = " / ".join(dict.fromkeys(_number(item) for item in params))
         elif isinstance(params, dict):
@@ -85,10 +98,12 @@ def _number(value: object) -> str:
     return as_text(value) if number is None or number != number or abs(number) > 1e15 else f"{int(number):,}"
 
 
-def totals(data: dict) -> list[tuple[str, str, str, bool]]:
-    """(what, PyTorch, Jittor, equal) for the parameter and FLOP totals."""
+def totals(data: dict) -> list[tuple[str, str, str, bool | None]]:
+    """(what, PyTorch, Jittor, equal) for the parameter and FLOP totals; equal is None where one number serves both."""
     found = as_dict(content(data).get("totals"))
     sides = [as_dict(found.get(side)) for side in ("pytorch", "jittor")]
     keys = dict.fromkeys([*sides[0], *sides[1]])
     pairs = [(key, sides[0].get(key), sides[1].get(key)) for key in keys]
-    return [(key, _number(ref), _number(cand), ref == cand) for key, ref, cand in pairs]
+    rows = [(key, _number(ref), _number(cand), ref == cand) for key, ref, cand in pairs]
+    single = [(key, value) for key, value in found.items() if as_number(value) is not None]
+    return rows + [(key.replace("_", " "), _number(value), "", None) for key, value in single]

@@ -110,7 +110,8 @@ def build_checks(source: Source, rows: list[Row]) -> list[Check]:
     """
     parts = source.parts
     infer = parts.get("infer")
-    by_stage = {stage: [row for row in rows if row.stage == stage] for stage in ("param", "post", "metric")}
+    by_stage = {stage: [row for row in rows if row.stage == stage] for stage in ("param", "decode", "post", "metric")}
+    after = by_stage["decode"] + by_stage["post"]
     layers = [row for row in rows if row.part == "layers" and row.stage not in by_stage]
     checks = [from_part("structure", "Structure", parts.get("structure"), "structure")]
     if by_stage["param"]:
@@ -123,10 +124,10 @@ def build_checks(source: Source, rows: list[Row]) -> list[Check]:
         checks.append(count_rows("layers", "Layers", layers, "layers"))
     else:
         checks.append(from_part("layers", "Layers", parts.get("layers"), "layers"))
-    if by_stage["post"]:
-        checks.append(count_rows("decode", "Decode / NMS", by_stage["post"], "stage-post"))
+    if after:
+        checks.append(count_rows("decode", "Decode / NMS", after, f"stage-{after[0].stage}"))
     else:
-        checks.append(absent("decode", "Decode / NMS", None, "no result file compares stage \"post\""))
+        checks.append(absent("decode", "Decode / NMS", None, "no result file compares decoding or NMS"))
     checks += [_inference(infer), _metric(infer, by_stage["metric"]), _speed(infer)]
     known = {"structure", "weights", "layers", "infer"}
     checks += [from_part(name, name, part, "") for name, part in parts.items() if name not in known]

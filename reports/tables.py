@@ -6,6 +6,7 @@ A `Table` is plain text: who renders it escapes it.
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, field
 
 from reports.source import Source, as_dict, as_list, as_number, as_text
@@ -46,6 +47,13 @@ def sci(value: float | None) -> str:
         return "0"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def plain(value: float | None) -> str:
+    """A quantity with three digits; in scientific form only when it is small."""
+    if value is None or not math.isfinite(value) or not 0.01 <= abs(value) < 1e6:
+        return sci(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def fixed(value: float | None, digits: int = 4) -> str:
@@ -186,23 +194,26 @@ def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, as_text(value))]
 
 
-def settings(source: Source, keys: tuple[str, ...], strip: bool = True) -> Table:
+def settings(source: Source, keys: tuple[str, ...], bare: tuple[str, ...] = ()) -> Table:
     """The settings found under `keys` in every result file; a key on which the files differ is marked.
 
-    Rows that agree are shown once ("all"); rows that disagree name the file of each value.
+    Rows that agree are shown once; rows that disagree name the file of each value. Groups in `bare` lose their
+    own name (`versions.torch` is shown as `torch`).
     """
     seen: dict[str, dict[str, list[str]]] = {}
     for part in [source.top, *source.usable()]:
         for key in keys:
             if part.data is None or part.data.get(key) in (None, {}, []):
                 continue
-            for name, text in flatten(part.data[key], "" if strip and isinstance(part.data[key], dict) else key):
+            for name, text in flatten(part.data[key], "" if key in bare and isinstance(part.data[key], dict) else key):
                 seen.setdefault(name, {}).setdefault(text, []).append(part.name)
     table = Table(["what", "value", "from"], [], left=3)
     for name, values in seen.items():
         for text, origin in values.items():
             table.rows.append([name, text, "" if len(values) == 1 else ", ".join(origin)])
             table.marks.append("" if len(values) == 1 else "odd")
+    if not any(row[2] for row in table.rows):
+        table.columns, table.rows = table.columns[:2], [row[:2] for row in table.rows]
     return table
 
 
@@ -223,8 +234,13 @@ def durations(source: Source) -> tuple[list[tuple[str, str]], str]:
 
 
 def commands(source: Source) -> list[tuple[str, str]]:
-    """The exact commands, that of the whole report first."""
-    pairs = [(part.name, as_text((part.data or {}).get("command"))) for part in [source.top, *source.usable()]]
+    """The exact commands, that of the whole report first: `command_line` (text or list of words), else `command`."""
+    pairs = []
+    for part in [source.top, *source.usable()]:
+        data = part.data or {}
+        given = data.get("command_line") or data.get("argv") or data.get("command")
+        words = isinstance(given, list) and all(isinstance(word, str) for word in given)
+        pairs.append((part.name, shlex.join(given) if words else as_text(given)))
     return [(name, text) for name, text in pairs if text]
 
 

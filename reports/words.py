@@ -8,7 +8,7 @@ ZH = {
     "PASSED": "通过", "FAILED": "未通过", "INCONCLUSIVE": "无法判定", "NOT COMPARABLE": "不可比较", "WARNING": "警告",
     "SKIPPED": "跳过", "MEASURED": "已测量", "NOT RUN": "未运行",
     "compared": "已比较", "failed": "失败", "skipped": "跳过", "took": "用时", "made": "生成于", "coverage": "覆盖率",
-    "First failure": "首个失败", "show its row": "查看该行", "Checks": "检查项", "check": "检查", "verdict": "结论", "note": "说明",
+    "First failure": "首个失败", "First divergence": "首个分歧", "show its row": "查看该行", "Checks": "检查项", "check": "检查", "verdict": "结论", "note": "说明",
     "Structure": "结构", "Weights": "权重", "Layers": "逐层", "Decode / NMS": "解码 / NMS", "Inference": "推理",
     "Metric (COCO)": "指标 (COCO)", "Speed": "速度", "Please note": "请注意",
     "Errors by depth": "误差随深度变化", "Errors by depth, backward": "反向误差随深度变化", "Compared tensors": "已比较的张量", "Only failing": "仅失败项", "Stage": "阶段", "Match": "匹配方式",

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from reports import plots, tables
 from reports.pictures import FIRST_SCORE, build_pictures
 from reports.rows import STAGE_ORDER, Row
-from reports.source import Source, as_dict, as_number, as_text
+from reports.source import Source, as_dict, as_list, as_number, as_text
 from reports.structure import build_tree, totals
 from reports.summary import Summary
 from reports.words import ZH
@@ -28,8 +28,9 @@ MAX_DIFFERENCES = 500
 MAX_NOT_RUN = 300
 ENVIRONMENT = (
     "versions", "device", "cpu", "machine", "platform", "threads", "flags", "environment", "seed", "seeds", "config", "coverage",
-    "constant_tensors", "peak_memory_mb",
+    "constant_tensors", "peak_memory_mb", "input",
 )  # fmt: skip
+BARE = ("versions", "environment", "machine", "platform")
 DETECTION_COUNTS = ("matched", "moved", "missing", "extra", "relabelled", "unexplained")
 
 
@@ -84,7 +85,7 @@ def inference(infer: dict) -> dict | None:
     listed.rows, listed.marks = listed.rows[:MAX_DIFFERENCES], listed.marks[:MAX_DIFFERENCES]
     counts = [(name, as_number(found.get(name))) for name in DETECTION_COUNTS]
     largest = [
-        ("largest box difference", f"{tables.sci(as_number(found.get('max_box_diff')))} px"),
+        ("largest box difference", f"{tables.plain(as_number(found.get('max_box_diff')))} px"),
         ("largest score difference", tables.sci(as_number(found.get("max_score_diff")))),
     ]
     floor = as_dict(found.get("floor"))
@@ -97,11 +98,21 @@ def inference(infer: dict) -> dict | None:
 def depth_plots(rows: list[Row]) -> list[tuple[str, Markup]]:
     """Error-by-depth plots: one of the forward pass with what follows it, one of the backward pass."""
     found = []
-    for title, stages in (("Errors by depth", ("data", "forward", "post")), ("Errors by depth, backward", ("backward",))):
+    for title, stages in (("Errors by depth", ("data", "forward", "decode", "post")), ("Errors by depth, backward", ("backward",))):
         svg = plots.error_by_depth([row for row in rows if row.stage in stages], salt=stages[-1])
         if svg:
             found.append((title, Markup(svg)))
     return found
+
+
+def divergence(layers: dict) -> dict | None:
+    """The first divergence as `alignment.locate` found it: name, what it says, and possible causes."""
+    found = as_dict(layers.get("first_divergence"))
+    if not found:
+        return None
+    texts = [as_text(found.get("kind")), as_text(found.get("hint") or found.get("reason")), as_text(found.get("note"))]
+    causes = [as_text(cause) for cause in as_list(found.get("causes"))]
+    return {"name": as_text(found.get("name")), "text": "; ".join(text for text in texts if text), "causes": causes[:20]}
 
 
 def first_row(summary: Summary) -> Row | None:
@@ -126,7 +137,7 @@ def context(source: Source, summary: Summary) -> dict:
         "summary": summary,
         "subject": next((as_text(top[key]) for key in ("title", "model", "config") if top.get(key)), ""),
         "created": as_text(top.get("created")) or datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "total": total, "times": times, "first_row": first_row(summary),
+        "total": total, "times": times, "first_row": first_row(summary), "divergence": divergence(data.get("layers", {})),
         "groups": stage_groups(summary.rows),
         "stages": list(dict.fromkeys(row.stage for row in summary.rows)),
         "matches": list(dict.fromkeys(row.match for row in summary.rows if row.match)),
@@ -136,7 +147,7 @@ def context(source: Source, summary: Summary) -> dict:
         "inference": inference(infer), "pictures": shots, "pictures_left": shots_left, "first_score": FIRST_SCORE,
         "metric": tables.metric_table(metrics), "classes": tables.class_table(metrics),
         "speed": tables.fps_table(fps), "speed_note": tables.fps_note(fps),
-        "environment": tables.settings(source, ENVIRONMENT), "hashes": tables.settings(source, ("hashes", "commits")),
+        "environment": tables.settings(source, ENVIRONMENT, BARE), "hashes": tables.settings(source, ("hashes", "commits"), ("hashes",)),
         "commands": commands,
         "not_run": summary.not_run[:MAX_NOT_RUN], "not_run_left": max(0, len(summary.not_run) - MAX_NOT_RUN),
         "css": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
