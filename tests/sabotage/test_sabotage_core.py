@@ -214,7 +214,7 @@ def test_13_one_wrong_element_in_ten_million():
     ref = np.random.default_rng(0).normal(size=10**7).astype(np.float32)
     cand = ref.copy()
     cand[123_456] += np.float32(5)
-    tolerance = noise.tolerance_from_floor(noise.measure_floor(ref.astype(np.float64), [ref, ref]))
+    tolerance = noise.tolerance_from_floor(noise.measure_floor(ref[:1000].astype(np.float64), [ref[:1000]] * 2))
     (row,) = compare_bundles({"x": ref}, {"x": cand}, {"x": tolerance})
     assert (row.reason, row.index, row.beyond) == (Reason.ISOLATED, (123_456,), 1)
 
