@@ -193,7 +193,10 @@ def last_error(log: Path) -> str:
 def _run_child(home: Path, device: str, log: Path, progress: Progress) -> tuple[int, bool]:
     package_root = str(Path(__file__).resolve().parents[1])
     code = (
-        f"import sys; sys.path.insert(0, {package_root!r})\n"
+        "import ctypes, signal, sys\n"
+        # PR_SET_PDEATHSIG: do not go on compiling when the parent was killed
+        "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
+        f"sys.path.insert(0, {package_root!r})\n"
         "from jt_nanodet import errors, runtime\n"
         "def main(argv):\n"
         f"    runtime.setup(device={device!r}, quiet=False)\n"
