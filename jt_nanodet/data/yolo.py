@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -57,6 +58,8 @@ def _read_lines(path: str, width: int, height: int) -> list[tuple[int, list[int]
             continue
         try:
             label, cx, cy, w, h = (float(t) for t in line.split())
+            if not all(map(math.isfinite, (label, cx, cy, w, h))):
+                raise ValueError
             # numpy rounds halves to even, as upstream does
             x, y, w, h = np.round([(cx - w * 0.5) * width, (cy - h * 0.5) * height, w * width, h * height]).astype(int).tolist()
             label = int(label)
