@@ -145,6 +145,17 @@ def test_one_wrong_element_among_millions(size):
     assert (row.verdict, row.reason, row.beyond, row.index) == (Verdict.FAIL, Reason.ISOLATED, 1, (size // 3,))
 
 
+def test_no_mean_hides_one_element_that_is_ten_bounds_off():
+    """Its share of any mean over a hundred thousand elements lies far below the bound, and so does the root mean square of its channel."""
+    ref = np.random.default_rng(0).normal(size=(4, 25, 1000)).astype(np.float32)
+    tolerance = tolerance_from_floor(measure_floor(ref.astype(np.float64), [ref + np.float32(1e-6), ref - np.float32(1e-6)]))
+    cand = ref.copy()
+    cand[2, 3, 4] += np.float32(10 * tolerance.bound)
+    row = compare_tensors("x", ref, cand, tolerance=tolerance)
+    assert row.rmse < tolerance.bound / 10
+    assert (row.verdict, row.gate, row.reason, row.index) == (Verdict.FAIL, Gate.BOUND, Reason.ISOLATED, (2, 3, 4))
+
+
 def test_an_error_in_a_channel_of_small_values_cannot_hide():
     """The channel is wrong by a tenth of itself, and yet a hundred times below the bound that the large channels need."""
     truth, runs = product(3)

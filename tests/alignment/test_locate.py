@@ -142,6 +142,13 @@ def test_cause_hints_of_the_circumstances():
     assert cause_hints(make("x", Verdict.FAIL, Reason.MISSING)) == ()
 
 
+def test_an_answer_whose_predecessor_is_not_clean_is_not_confirmed():
+    """The layer before agrees on the reference's input and yet differs in the whole run: the fault may lie before both."""
+    before = make("a", refed=True, own=0.0, inherited_verdict=Verdict.FAIL)
+    answer = first_divergence([before, make("b", Verdict.FAIL, Reason.ISOLATED, refed=True, own=1.0)])
+    assert (answer.name, answer.confirmed) == ("b", False) and "a before it is not clean" in answer.note
+
+
 def test_growth():
     def steps(errors, verdicts):
         return [make("w", verdict, step=k, max_abs=error) for k, (error, verdict) in enumerate(zip(errors, verdicts))]
