@@ -180,9 +180,12 @@ def set_threads(number: int) -> None:
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS if it is a number, else the cores this process may use."""
+    """OMP_NUM_THREADS if it is a number, else the cores this process may use, shared out under mpirun."""
     text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(text) if text.isdigit() and int(text) > 0 else runtime_machine.cpu_count()
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    beside = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
+    return max(1, runtime_machine.cpu_count() // (int(beside) if beside.isdigit() and int(beside) else 1))
 
 
 

@@ -97,7 +97,7 @@ def package_files() -> tuple[list[tuple[Path, str]], Path]:
             f"{PACKAGE} {distribution.version} is installed without the files Jittor needs: "
             f'type "python -m pip install --force-reinstall {PACKAGE}=={VERSION} {LIBRARY_PACKAGE}=={VERSION}"'
         )
-    return headers, library
+    return headers, library.resolve()
 
 
 def place(jittor_home: Path) -> Path:

@@ -172,6 +172,8 @@ def test_default_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, expected in (("3", 3), ("4,2", 4), ("", runtime_machine.cpu_count()), ("many", runtime_machine.cpu_count()), ("0", runtime_machine.cpu_count())):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert runtime.default_threads() == expected
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "1000")
+    assert runtime.default_threads() == 1
 
 
 def test_downloads_are_refused() -> None:

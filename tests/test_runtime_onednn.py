@@ -29,7 +29,7 @@ def test_package_files_are_the_packages_own() -> None:
     assert {"dnnl.h", "oneapi/dnnl/dnnl.hpp", "oneapi/dnnl/dnnl_version.h"} <= {below for _, below in headers}
     # torch has headers of the same names, of another version
     assert not any("torch" in path.parts for path, _ in headers)
-    assert library.name == "libdnnl.so.2" and library.stat().st_size > 1_000_000
+    assert library.name.startswith("libdnnl.so") and library.stat().st_size > 1_000_000
 
 
 def test_place_makes_what_jittor_looks_for(tmp_path: Path) -> None:
