@@ -7,6 +7,7 @@ while almost anything is valid GB18030, so UTF-8 is tried first and the whole fi
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -77,3 +78,15 @@ def open_text(path: Path, encoding: str) -> TextIO:
         return open(path, encoding="utf-8", errors="replace", newline=None)
     # errors="replace" only matters for a character cut off at the very end; `detect` has checked the rest.
     return open(path, encoding=encoding, errors="replace", newline=None)
+
+
+def raw_lines(path: Path, encoding: str) -> Iterator[bytes]:
+    """The lines of `path` as bytes with their ends, in UTF-8, or in GB18030 where that is the encoding. A byte order mark is taken off."""
+    if encoding.startswith("utf-16"):
+        with open_text(path, encoding) as file:
+            yield from (line.encode("utf-8", "replace") for line in file)
+        return
+    with open(path, "rb") as file:
+        if encoding == "utf-8-sig":
+            file.read(len(codecs.BOM_UTF8))
+        yield from file

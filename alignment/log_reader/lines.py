@@ -1,14 +1,14 @@
 """Understanding one line of a text log: where its step, its epoch and its named numbers are.
 
 `analyse` looks at a line nobody has described and returns a `Template`: a regular expression in which exactly the numbers that matter are
-groups. Logs repeat a handful of line shapes a million times, so `text.read_text` tries the templates it already has and calls `analyse`, which
-is some twenty times slower, only for a shape it has not seen.
+groups. Logs repeat a handful of line shapes a million times, so `text.read_text` calls `analyse`, which is some twenty times slower than
+taking a line whose shape is known, only for a shape it has not seen.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from alignment.log_reader import names
 
@@ -39,10 +39,10 @@ class Template:
 
     regex: re.Pattern[str]
     columns: list
+    spans: list[tuple[int, int]]
     phase: str
     category: str
     stamp: slice | None
-    data: list = field(default_factory=list)
 
     @property
     def keyed(self) -> bool:
@@ -53,7 +53,7 @@ def step_pattern(extra: str | None) -> re.Pattern[str]:
     """The pattern of a step; `extra` is a word the user named with --step-name."""
     words = _STEP_WORDS if not extra else re.escape(extra) + "|" + _STEP_WORDS
     return re.compile(
-        r"(?<![A-Za-z_.])(?:" + words + r")[\"']?\s*[:=#\[(|：]*\s*(?P<step>\d+)(?![\d.]*[\d:])(?:\s*/\s*(?P<steps>\d+))?"
+        r"(?<![A-Za-z_.])(?:" + words + r")[\"']?\s*[:=#\[(|：]*\s*(?P<step>\d+)(?!\d|[.:]\d)(?:\s*/\s*(?P<steps>\d+))?"
         r"(?:\((?P<inner>\d+)/(?P<per>\d+)\))?", re.I,
     )
 
@@ -89,6 +89,7 @@ def analyse(line: str, step_regex: re.Pattern[str], *, context: bool) -> Templat
         pairs = [p for p in pairs if names.kind_of(names.split_phase(p[2][1], phase)[1]) in ("metric", "loss")]
     if not pairs or (keyed and all(names.kind_of(p[2][1]) == "environment" for p in pairs)):
         return None
+    pairs = [p for p in pairs if names.kind_of(names.split_phase(p[2][1], phase)[1]) != "environment"]
     kinds = {names.kind_of(names.split_phase(p[2][1], phase)[1]) for p in pairs}
     category = "metric" if "metric" in kinds and not kinds & {"loss", "lr"} else phase
     if category == "metric":
@@ -123,9 +124,8 @@ def _build(line: str, spans: list[tuple[int, int, object]], phase: str, category
         at = end
     parts.append(_loosen(line[at:]))
     stamp = _STAMP.search(line)
-    # A time after a number of varying width does not stay in its place, and is not looked at.
-    where = slice(*stamp.span()) if stamp and not re.search(r"\d", line[: stamp.start()]) else None
-    return Template(re.compile("".join(parts)), [c for _, _, c in spans], phase, category, where)
+    where = slice(*stamp.span()) if stamp else None
+    return Template(re.compile("".join(parts)), [c for _, _, c in spans], [(a, b) for a, b, _ in spans], phase, category, where)
 
 
 def _loosen(literal: str) -> str:
@@ -139,3 +139,8 @@ def _loosen(literal: str) -> str:
         else:
             pieces.append(re.escape(token))
     return "".join(pieces)
+
+
+def stamp_in_place(line: str, stamp: slice | None) -> bool:
+    """Whether the time of lines like this one always stands at the same bytes: nothing of varying width comes before it."""
+    return stamp is not None and line[: stamp.start].isascii() and not re.search(r"\d", line[: stamp.start])

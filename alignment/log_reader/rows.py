@@ -52,11 +52,19 @@ def collect(run: Run, tables: list[Table]) -> None:
                 run.summaries += [(names.summary_target(name), float(v), int(n)) for v, n in zip(block[:, index], lines)]
             elif kind != "environment":
                 parts.setdefault((phase, name), []).append((lines, step, epoch, fraction, block[:, index]))
-    seen_restarts: dict[str, tuple] = {}
+    places: dict[tuple, _Place] = {}
     for (phase, name), pieces in parts.items():
-        series = _series(run, phase, name, pieces, seen_restarts)
-        if series is not None and len(series):
+        kind = names.kind_of(name)
+        # Series that come from the same rows have the same positions, worked out and kept in memory once.
+        source = (phase, kind == "metric", *(id(piece[0]) for piece in pieces))
+        if source not in places:
+            places[source] = _Place(run, kind, pieces)
+        place = places[source]
+        if place.count:
+            series = Series(name, phase, kind, place.step, place.epoch, place.values([piece[4] for piece in pieces]))
             run.series[series.key] = series
+    for place in places.values():
+        place.note(run)
     _find_gaps(run)
 
 
@@ -83,27 +91,55 @@ def _positions(run: Run, table: Table, keys: dict, lines: np.ndarray) -> tuple[n
     return step, epoch, fraction
 
 
-def _series(run: Run, phase: str, name: str, pieces: list[tuple], seen: dict) -> Series | None:
-    order = np.argsort(np.concatenate([p[0] for p in pieces]), kind="stable")
-    join = lambda i: np.concatenate([p[i] for p in pieces])[order]  # noqa: E731
-    step, epoch, value = (join(1), join(2), join(4)) if len(pieces) > 1 else (pieces[0][1], pieces[0][2], pieces[0][4])
-    fractions = [np.zeros(len(p[0])) if p[3] is None else p[3] for p in pieces]
-    fraction = np.concatenate(fractions)[order] if len(fractions) > 1 else fractions[0]
-    where = step if np.isfinite(step).all() else epoch
-    if names.kind_of(name) == "metric" and np.isfinite(epoch).all() and len(np.unique(epoch)) >= len(np.unique(step)):
-        # A result belongs to an epoch; the step next to it is only that of the line above.
-        where = epoch
-    by_step = where is step
-    known = np.isfinite(where)
-    if not known.all():
+class _Place:
+    """Where the rows of some series stand: which of them count, in which order, and at which step and epoch.
+
+    Of rows that share a position without a gap between them the mean counts; after a restart only what the later part wrote; a single row out
+    of order between two neighbours in order is dropped.
+    """
+
+    def __init__(self, run: Run, kind: str, pieces: list[tuple]) -> None:
+        lines, step, epoch = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
+        fraction = np.concatenate([np.zeros(len(piece[0])) if piece[3] is None else piece[3] for piece in pieces])
+        order = np.argsort(lines, kind="stable")
+        step, epoch, fraction = step[order], epoch[order], fraction[order]
+        by_step = bool(np.isfinite(step).all())
+        if kind == "metric" and np.isfinite(epoch).all() and len(np.unique(epoch)) >= len(np.unique(step)):
+            # A result belongs to an epoch; the step next to it is only that of the line above.
+            by_step = False
         # Rows from before the first known position belong nowhere.
-        step, epoch, value, where, fraction = step[known], epoch[known], value[known], where[known], fraction[known]
-    if not len(where):
-        return None
-    if by_step:
-        step = where = _restart_inside_epoch(run, step, epoch)
-    keep, _, value = _last_word(run, where + fraction, value, seen, phase)
-    return Series(name, phase, names.kind_of(name), step[keep] + fraction[keep], epoch[keep], value)
+        known = np.isfinite(step if by_step else epoch)
+        self.order, step, epoch, fraction = order[known], step[known], epoch[known], fraction[known]
+        if by_step:
+            step = _restart_inside_epoch(run, step, epoch)
+        x = (step if by_step else epoch) + fraction
+        start = np.flatnonzero(np.r_[True, np.diff(x) != 0]) if len(x) else np.zeros(0, int)
+        self.start, self.counts = start, np.diff(np.r_[start, len(x)])
+        self.shared = int((self.counts > 1).sum())
+        chosen, self.lone, self.repeated, self.restarts = _last_word(x[start])
+        self.chosen, last = chosen, (start + self.counts - 1)[chosen]
+        self.step, self.epoch = step[last] + fraction[last], epoch[last]
+        self.count = len(chosen)
+        self.differing = False
+
+    def values(self, pieces: list[np.ndarray]) -> np.ndarray:
+        """The numbers of one series at this place's positions."""
+        value = (np.concatenate(pieces) if len(pieces) > 1 else pieces[0])[self.order]
+        if self.shared:
+            mean = np.add.reduceat(value, self.start) / self.counts
+            self.differing |= not np.allclose(np.repeat(mean, self.counts), value, rtol=1e-12, atol=0, equal_nan=True)
+            value = mean
+        return np.ascontiguousarray(value[self.chosen])
+
+    def note(self, run: Run) -> None:
+        """Tell the run what was odd here."""
+        text = "several rows share one position without a step of their own; their mean is used"
+        if self.differing and text not in run.notes:
+            run.notes.append(text)
+        run.out_of_order = max(run.out_of_order, self.lone)
+        run.repeated = max(run.repeated, self.repeated)
+        if len(self.restarts) > len(run.restarts):
+            run.restarts = self.restarts
 
 
 def _restart_inside_epoch(run: Run, step: np.ndarray, epoch: np.ndarray) -> np.ndarray:
@@ -121,40 +157,26 @@ def _restart_inside_epoch(run: Run, step: np.ndarray, epoch: np.ndarray) -> np.n
     return (epoch - epoch.min()) * length + step
 
 
-def _last_word(run: Run, x: np.ndarray, value: np.ndarray, seen: dict, phase: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows count: of equal neighbours their mean, and after a restart only what the later part wrote.
-
-    Returns (indices, positions, values). A single row that is out of order between two neighbours in order is dropped and counted.
-    """
+def _last_word(x: np.ndarray) -> tuple[np.ndarray, int, int, list[tuple[float, float]]]:
+    """(indices that count, rows out of order, rows replaced after a restart, restarts as (position before, position after))."""
     index = np.arange(len(x))
     if (np.diff(x) > 0).all():
-        return index, x, value
-    same = np.diff(x) == 0
-    if same.any():
-        start = np.flatnonzero(np.r_[True, ~same])
-        counts = np.diff(np.r_[start, len(x)])
-        note = "several rows share one position without a step of their own; their mean is used"
-        if counts.max() > 1 and note not in run.notes and not np.array_equal(value[:-1][same], value[1:][same]):
-            run.notes.append(note)
-        value, x, index = np.add.reduceat(value, start) / counts, x[start], start + counts - 1
+        return index, 0, 0, []
+    out_of_order = 0
     if len(x) > 2:
-        lone = np.r_[False, (np.diff(x)[:-1] < 0) & (x[2:] > x[:-2]), False]
-        lone |= np.r_[False, (np.diff(x)[1:] < 0) & (x[2:] > x[:-2]) & (np.diff(x)[:-1] > 0) & (x[1:-1] > np.r_[x[3:], np.inf]), False]
-        if lone.any() and lone.sum() < 0.01 * len(x) + 1:
-            run.out_of_order = max(run.out_of_order, int(lone.sum()))
-            x, value, index = x[~lone], value[~lone], index[~lone]
-    later = np.r_[np.minimum.accumulate(x[::-1])[::-1][1:], np.inf]
-    keep = x < later
-    if not keep.all():
-        back = np.flatnonzero(np.diff(x) <= 0)
-        restarts = [(float(x[i]), float(x[i + 1])) for i in back]
-        key = (phase, tuple(restarts))
-        if key not in seen:
-            seen[key] = True
-            if phase == "train" or not run.restarts:
-                run.restarts = restarts if len(restarts) >= len(run.restarts) else run.restarts
-        run.repeated = max(run.repeated, int((~keep).sum()))
-    return index[keep], x[keep], value[keep]
+        step = np.diff(x)
+        over = x[2:] > x[:-2]
+        low = (step[:-1] < 0) & over
+        high = (step[1:] < 0) & over & (step[:-1] > 0) & (x[1:-1] > np.r_[x[3:], np.inf])
+        lone = np.r_[False, low | high, False]
+        if 0 < lone.sum() < 0.01 * len(x) + 1:
+            out_of_order = int(lone.sum())
+            index = index[~lone]
+    kept = x[index]
+    later = np.r_[np.minimum.accumulate(kept[::-1])[::-1][1:], np.inf]
+    keep = kept < later
+    restarts = [(float(kept[i]), float(kept[i + 1])) for i in np.flatnonzero(np.diff(kept) <= 0)]
+    return index[keep], out_of_order, int((~keep).sum()), restarts
 
 
 def _find_gaps(run: Run) -> None:

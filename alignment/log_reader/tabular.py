@@ -10,6 +10,7 @@ from pathlib import Path
 from alignment.log_reader import encoding as encodings
 from alignment.log_reader.model import Run
 from alignment.log_reader.rows import Table, collect
+from alignment.log_reader.shapes import DELETE, MAX_SHAPES, NUMBERS, Plan, learn, skeleton
 from jt_nanodet.errors import UserError
 
 STEP_NAMES = {"step", "global_step", "globalstep", "iter", "iteration", "iters", "iterations", "it", "steps", "迭代", "迭代次数", "步数"}
@@ -25,58 +26,87 @@ def read_jsonl(path: Path, *, step_name: str | None = None) -> Run:
     """Read a file with one JSON object a line. Nested objects are flattened; lines that are no object are counted as unread."""
     encoding = encodings.detect(path)
     run = Run(str(path), "jsonl", encoding)
-    tables: dict[tuple, tuple[list[str], Table]] = {}
+    reader = _Objects(run, step_name)
     counts: dict[str, int] = {}
-    context = (float("nan"), float("nan"))
+    plans: dict[bytes, Plan] = {}
     number = 0
-    with encodings.open_text(path, encoding) as file:
-        for line in file:
-            number += 1
-            if not line.strip():
-                counts["blank"] = counts.get("blank", 0) + 1
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError
-            except ValueError:
-                kind = "unread" if line.endswith("\n") else "cut"
-                run.cut |= kind == "cut"
-                counts[kind] = counts.get(kind, 0) + 1
-                if len(run.unread) < 8:
-                    run.unread.append((number, line.rstrip("\n")[:200]))
-                continue
-            if any(type(value) is dict for value in row.values()):
-                row = _flatten(row)
-            signature = (tuple(row), tuple(type(v) is str and v for v in row.values()) if _stringy(row) else ())
-            entry = tables.get(signature)
-            if entry is None:
-                entry = tables[signature] = _plan(run, row, step_name)
-            chosen, table = entry
-            if not chosen or (not table.keyed and context[0] != context[0] and context[1] != context[1]):
-                counts["notice"] = counts.get("notice", 0) + 1
-                continue
-            try:
-                table.rows.extend([float(row[name]) for name in chosen])
-            except (TypeError, ValueError):
-                del table.rows[len(table.numbers) * len(chosen):]
-                counts["unread"] = counts.get("unread", 0) + 1
-                if len(run.unread) < 8:
-                    run.unread.append((number, line.rstrip("\n")[:200]))
-                continue
-            table.numbers.append(number)
-            if table.keyed:
-                context = table.last_position()
-            else:
-                table.context.extend(context)
-            counts[table.phase] = counts.get(table.phase, 0) + 1
-    run.total_lines, run.lines = number, counts
-    collect(run, [table for _, table in tables.values()])
+    for line in encodings.raw_lines(path, encoding):
+        number += 1
+        plan = plans.get(line.translate(None, DELETE))
+        if plan is not None:
+            tokens = line.translate(NUMBERS).split()
+            if len(tokens) == plan.count and (plan.fixed is None or plan.fixed(tokens) == plan.fixed_values):
+                try:
+                    plan.table.rows.extend(map(float, plan.pick(tokens)))
+                    plan.table.numbers.append(number)
+                    plan.taken += 1
+                    reader.last = plan.table
+                    continue
+                except ValueError:
+                    del plan.table.rows[len(plan.table.numbers) * len(plan.table.columns):]
+        text = line.decode("gb18030" if encoding == "gb18030" else "utf-8", "replace")
+        taken, chosen, table = reader.take(number, text)
+        counts[taken] = counts.get(taken, 0) + 1
+        if chosen and table.keyed and len(plans) < MAX_SHAPES and text.isascii():
+            spans = [_span(text, name) for name in chosen]
+            if None not in spans and spans == sorted(spans) and len(set(spans)) == len(spans):
+                plan = learn(line, spans, table, table.phase, None)
+                if plan is not None:
+                    plans[skeleton(line)] = plan
+    for plan in plans.values():
+        counts[plan.category] = counts.get(plan.category, 0) + plan.taken
+    run.total_lines, run.lines = number, {name: count for name, count in counts.items() if count}
+    collect(run, [table for _, table in reader.tables.values()])
     return run
 
 
-def _stringy(row: dict) -> bool:
-    return any(type(value) is str for value in row.values())
+def _span(text: str, name: str) -> tuple[int, int] | None:
+    """Where the number called `name` stands in a line of JSON; None unless there is exactly one such place."""
+    places = [match.span(1) for match in re.finditer(r'"' + re.escape(name.split("/")[-1]) + r'"\s*:\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*[,}]', text)]
+    return places[0] if len(places) == 1 else None
+
+
+class _Objects:
+    """The slow path of JSON lines: one object after the other."""
+
+    def __init__(self, run: Run, step_name: str | None) -> None:
+        self.run, self.step_name = run, step_name
+        self.tables: dict[tuple, tuple[list[str], Table]] = {}
+        self.last: Table | None = None
+
+    def take(self, number: int, line: str) -> tuple[str, list[str], Table | None]:
+        """Take a line; returns what it was taken for, the names taken from it and their table."""
+        if not line.strip():
+            return "blank", [], None
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError
+        except ValueError:
+            if not line.endswith("\n"):
+                self.run.cut = True
+                return "cut", [], None
+            return self._unread(number, line)
+        row = _flatten(row)
+        signature = (tuple(row), tuple(value if type(value) is str else None for name, value in row.items() if name.lower() in PHASE_NAMES),
+                     tuple(map(_numeric, row.values())))
+        if signature not in self.tables:
+            self.tables[signature] = _plan(self.run, row, self.step_name)
+        chosen, table = self.tables[signature]
+        if not chosen or (not table.keyed and self.last is None):
+            return "notice", [], None
+        table.rows.extend([float(row[name]) for name in chosen])
+        table.numbers.append(number)
+        if table.keyed:
+            self.last = table
+        else:
+            table.context.extend(self.last.last_position())
+        return table.phase, chosen, table
+
+    def _unread(self, number: int, line: str) -> tuple[str, list[str], None]:
+        if len(self.run.unread) < 8:
+            self.run.unread.append((number, line.rstrip("\n")[:200]))
+        return "unread", [], None
 
 
 def _flatten(row: dict, prefix: str = "") -> dict:
@@ -147,8 +177,20 @@ def read_csv(path: Path, *, step_name: str | None = None) -> Run:
         phase_at = next((i for i, name in enumerate(header) if name.strip().lower() in PHASE_NAMES), None)
         tables: dict[tuple, tuple[list[int], Table]] = {}
         number = 1 + counts.get("comment", 0)
-        for cells in csv.reader(file, delimiter=delimiter):
+        # All columns filled and unquoted is the rule, and needs no CSV parser.
+        full = Table(columns, "train", "step" in columns or "epoch" in columns)
+        width = len(columns)
+        for line in file:
             number += 1
+            cells = line.split(delimiter)
+            if len(cells) == width:
+                try:
+                    full.rows.extend(map(float, cells))
+                    full.numbers.append(number)
+                    continue
+                except ValueError:
+                    del full.rows[len(full.numbers) * width:]
+            cells = next(csv.reader([line], delimiter=delimiter), [])
             phase = cells[phase_at].strip().lower() if phase_at is not None and phase_at < len(cells) else ""
             signature = (phase, *map(bool, cells))
             entry = tables.get(signature)
@@ -172,6 +214,7 @@ def read_csv(path: Path, *, step_name: str | None = None) -> Run:
             table.numbers.append(number)
             counts[table.phase] = counts.get(table.phase, 0) + 1
     counts["header"] = 1
-    run.total_lines, run.lines = number, counts
-    collect(run, [table for _, table in tables.values()])
+    counts["train"] = counts.get("train", 0) + len(full.numbers)
+    run.total_lines, run.lines = number, {name: count for name, count in counts.items() if count}
+    collect(run, [full] + [table for _, table in tables.values()])
     return run

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from alignment.log_reader import encoding as encodings
 from alignment.log_reader import names
-from alignment.log_reader.lines import NUMBER, Template, analyse, step_pattern
+from alignment.log_reader.lines import NUMBER, Template, analyse, stamp_in_place, step_pattern
 from alignment.log_reader.model import Run
 from alignment.log_reader.rows import Table, collect
+from alignment.log_reader.shapes import DELETE, MAX_SHAPES, NUMBERS, Plan, learn, skeleton
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ANSI = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 _COCO = re.compile(
     r"^\s*Average (Precision|Recall)\s+\((AP|AR)\) @\[ IoU=([\d.:]+)\s*\|\s*area=\s*(\w+)\s*\|\s*maxDets=\s*(\d+)\s*\] = (-?[\d.]+)"
 )
@@ -20,7 +21,7 @@ _SEED = re.compile(r"\bseed\b\D{0,12}(\d+)", re.I)
 _PAIRLIKE = re.compile(r"[\w)\"']\s*[:=：]\s*[\"']?" + NUMBER + r"(?![\d:/\-])")
 #: What loggers put before a message: names and times in brackets, bare times, the level.
 _PREFIX = re.compile(r"^\s*(?:\[[^\]]*\]\s*|\d{4}-\d\d-\d\d[ T][\d:.,]+\s*(?:-\s*)?)*(?:(?:DEBUG|INFO|WARNING|ERROR)\s*(?:[:\-]\s*)+)?")
-#: Shapes of line remembered at a time. A log has a handful; the bound keeps a file of unrelated text from slowing down.
+#: Regular expressions remembered for lines whose shape alone is not enough. A log has a handful.
 MAX_TEMPLATES = 48
 UNREAD_SHOWN = 8
 
@@ -28,28 +29,29 @@ UNREAD_SHOWN = 8
 class _Reader:
     """State of one pass over a text log."""
 
-    def __init__(self, run: Run, step_name: str | None) -> None:
+    def __init__(self, run: Run, encoding: str, step_name: str | None) -> None:
         self.run = run
         self.step_regex = step_pattern(step_name)
-        self.templates: list[Template] = []
-        self.tables: list[Table] = []
+        self.encoding = encoding
+        self.templates: list[tuple[Template, Table]] = []
+        self.all_tables: list[Table] = []
+        self.plans: dict[bytes, Plan] = {}
         self.last_keyed: Table | None = None
         self.class_header: list[str] | None = None
         self.class_tables: dict[tuple, Table] = {}
-        self.old: list[Table] = []
-        self.stamp = ""
+        self.stamp = b""
 
     # -- one line -------------------------------------------------------------------------------------------------------------------
-    def unusual(self, number: int, line: str, complete: bool) -> str:
-        """Take a line that the current template does not fit. Returns what it was taken for."""
+    def unusual(self, number: int, raw: bytes, complete: bool) -> str:
+        """Take a line of a shape without a plan. Returns what it was taken for."""
+        line = raw.decode(self.encoding, "replace")
         if not line.strip():
             return "blank"
-        for index, template in enumerate(self.templates):
+        for index, (template, table) in enumerate(self.templates):
             match = template.regex.fullmatch(line)
             if match:
                 self.templates.insert(0, self.templates.pop(index))
-                table = self.tables.pop(index)
-                self.tables.insert(0, table)
+                self.plan(raw, line, [match.span(i + 1) for i in range(len(template.columns))], template, table)
                 self.take(table, number, match.groups())
                 return template.category
         if not complete and self.templates:
@@ -66,20 +68,26 @@ class _Reader:
         if template is None:
             return self.notice(number, line)
         match = template.regex.fullmatch(line)
-        if match is None or not self.remember(template):
+        if match is None:
             return self.unread(number, line)
-        self.take(self.tables[0], number, match.groups())
+        table = Table(template.columns, template.phase, template.keyed)
+        self.all_tables.append(table)
+        self.templates.insert(0, (template, table))
+        del self.templates[MAX_TEMPLATES:]
+        self.plan(raw, line, template.spans, template, table)
+        self.take(table, number, match.groups())
         return template.category
 
-    def remember(self, template: Template) -> bool:
-        if len(self.templates) >= MAX_TEMPLATES:
-            # The least recently used shape makes room; its rows stay in `old`.
-            self.templates.pop()
-            self.run.notes.append("more shapes of line than are remembered at a time") if not self.old else None
-            self.old.append(self.tables.pop())
-        self.templates.insert(0, template)
-        self.tables.insert(0, Table(template.columns, template.phase, template.keyed))
-        return True
+    def plan(self, raw: bytes, line: str, spans: list[tuple[int, int]], template: Template, table: Table) -> None:
+        """Remember the shape of a line that has its own position, so that the next one like it is taken by `read_text` directly."""
+        if not template.keyed or len(self.plans) >= MAX_SHAPES or (len(raw) != len(line) and self.encoding != "utf-8"):
+            return
+        if len(raw) != len(line):
+            spans = [(len(line[:a].encode()), len(line[:b].encode())) for a, b in spans]
+        stamp = template.stamp if stamp_in_place(line, template.stamp) else None
+        plan = learn(raw, spans, table, template.category, stamp)
+        if plan is not None:
+            self.plans[skeleton(raw)] = plan
 
     def take(self, table: Table, number: int, groups: tuple) -> None:
         table.rows.extend(map(float, groups))
@@ -146,63 +154,62 @@ def read_text(path: Path, *, step_name: str | None = None) -> Run:
     """Read a text log. UserError when it cannot be opened as text. The result may hold no series; `read.read_run` objects to that."""
     encoding = encodings.detect(path)
     run = Run(str(path), "text", encoding)
-    reader = _Reader(run, step_name)
+    plain = "gb18030" if encoding == "gb18030" else "utf-8"
+    reader = _Reader(run, plain, step_name)
     counts: dict[str, int] = {}
+    plans, previous = reader.plans, b""
     number = 0
-    template: Template | None = None
-    table: Table | None = None
-    category, fit, extend, append, where = "", None, None, None, None
-    common = 0
-    previous = ""
-    with encodings.open_text(path, encoding) as file:
-        for line in file:
-            number += 1
-            complete = line[-1] == "\n"
-            line = line[:-1] if complete else line
-            if "\x1b" in line:
-                line = _ANSI.sub("", line)
-            if fit is not None:
-                match = fit(line)
-                if match is not None and (complete or not _shortened(line, previous)):
-                    # The hot path: four of five lines of a real log, and all of a long one, end here.
-                    extend(map(float, match.groups()))
-                    append(number)
-                    common += 1
-                    if where is not None:
-                        stamp = line[where]
+    for line in encodings.raw_lines(path, encoding):
+        number += 1
+        complete = line.endswith(b"\n")
+        if b"\x1b" in line:
+            line = _ANSI.sub(b"", line)
+        plan = plans.get(line.translate(None, DELETE))
+        if plan is not None and (complete or not _shortened(line, previous)):
+            # The hot path: nearly every line of a long log ends here.
+            tokens = line.translate(NUMBERS).split()
+            if len(tokens) == plan.count and (plan.fixed is None or plan.fixed(tokens) == plan.fixed_values):
+                table = plan.table
+                try:
+                    table.rows.extend(map(float, plan.pick(tokens)))
+                except ValueError:
+                    del table.rows[len(table.numbers) * len(table.columns):]
+                else:
+                    table.numbers.append(number)
+                    plan.taken += 1
+                    reader.last_keyed = table
+                    if plan.stamp is not None:
+                        stamp = line[plan.stamp]
                         if stamp < reader.stamp:
                             _backwards(run, number, reader.stamp, stamp)
                         reader.stamp = stamp
                     previous = line
                     continue
-            if not complete and fit is not None and fit(line) is not None:
-                run.cut = True
-                counts["cut"] = counts.get("cut", 0) + 1
-                continue
-            taken = reader.unusual(number, line, complete)
+        elif plan is not None:
+            run.cut = True
+            counts["cut"] = counts.get("cut", 0) + 1
+            continue
+        number -= 1
+        # A carriage return alone ends a line too: progress bars write many of them.
+        for piece in line.rstrip(b"\r\n").split(b"\r"):
+            number += 1
+            taken = reader.unusual(number, piece, complete)
             counts[taken] = counts.get(taken, 0) + 1
-            if reader.templates and reader.templates[0] is not template and reader.templates[0].keyed:
-                if common:
-                    counts[category] = counts.get(category, 0) + common
-                    common = 0
-                template, table = reader.templates[0], reader.tables[0]
-                category, fit, where = template.category, template.regex.fullmatch, template.stamp
-                extend, append = table.rows.extend, table.numbers.append
-                reader.last_keyed = table
-    if common:
-        counts[category] = counts.get(category, 0) + common
+    for plan in plans.values():
+        if plan.taken:
+            counts[plan.category] = counts.get(plan.category, 0) + plan.taken
     run.total_lines, run.lines = number, counts
-    collect(run, reader.tables + reader.old + list(reader.class_tables.values()))
+    collect(run, reader.all_tables + list(reader.class_tables.values()))
     return run
 
 
-def _shortened(line: str, previous: str) -> bool:
+def _shortened(line: bytes, previous: bytes) -> bool:
     """True when an unended last line closes with a number that has fewer digits than the one before it had: it may have been cut there."""
-    tail, before = (re.search(NUMBER + r"\W*$", text) for text in (line, previous))
-    return bool(tail and before and line[-1:].isalnum() and len(tail.group()) < len(before.group()))
+    tail, before = (re.search(rb"[\d.eE+-]+\W*$", text) for text in (line, previous))
+    return bool(tail and before and line[-1:].isdigit() and len(tail.group()) < len(before.group().rstrip()))
 
 
-def _backwards(run: Run, number: int, before: str, now: str) -> None:
+def _backwards(run: Run, number: int, before: bytes, now: bytes) -> None:
     # Stamps without a year fall back once a year, from December to January.
-    if not (before.startswith("12") and now.startswith("01")):
-        run.backwards.append((number, before, now))
+    if not (before.startswith(b"12") and now.startswith(b"01")):
+        run.backwards.append((number, before.decode("ascii", "replace"), now.decode("ascii", "replace")))
