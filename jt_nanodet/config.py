@@ -14,7 +14,6 @@ import json
 from dataclasses import dataclass, field
 
 from jt_nanodet.config_reader import read_dataclass, read_yaml
-from jt_nanodet.errors import UserError, nearest
 
 #: Channels of ShuffleNetV2's stages 2, 3 and 4 (Ma et al. 2018, table 5; upstream ``backbone/shufflenetv2.py``).
 STAGE_CHANNELS = {
@@ -23,8 +22,11 @@ STAGE_CHANNELS = {
     "1.5x": (176, 352, 704),
     "2.0x": (244, 488, 976),
 }
+# fmt: off
 ACTIVATIONS = ("ReLU", "LeakyReLU", "ReLU6", "SELU", "ELU", "GELU", "PReLU", "SiLU", "HardSwish", "Hardswish", None)
-METRIC_NAMES = ("mAP", "AP_50", "AP_75", "AP_small", "AP_m", "AP_l", "AR_1", "AR_10", "AR_100", "AR_small", "AR_m", "AR_l")
+METRIC_NAMES = ("mAP", "AP_50", "AP_75", "AP_small", "AP_m", "AP_l",
+                "AR_1", "AR_10", "AR_100", "AR_small", "AR_m", "AR_l")
+# fmt: on
 #: Names of upstream's v0.x files that mean the same dataset.
 OLD_DATASET_NAMES = {"coco": "CocoDataset", "xml_dataset": "XMLDataset", "yolo": "YoloDataset"}
 SUPPORTED = "NanoDetPlus with ShuffleNetV2, GhostPAN, NanoDetPlusHead and SimpleConvHead"
@@ -194,7 +196,7 @@ class PipelineConfig:
 class DatasetConfig:
     """One dataset; ``input_size`` is (w, h), ``multi_scale`` a range of factors on it.
 
-    Ours beyond upstream: ``image_set`` (a VOC split list), and for ShapesDataset ``count``, ``seed``, ``image_size`` (w, h).
+    Ours beyond upstream: ``image_set`` (a VOC split list); ``count``, ``seed``, ``image_size`` (w, h) of ShapesDataset.
     """
 
     name: str
@@ -329,7 +331,8 @@ class Config:
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "warnings"}
 
     def sha256(self) -> str:
-        """Hash of every field in canonical JSON: the same for files that differ in comments, order or spelled-out defaults."""
+        """Hash of every field in canonical JSON: the same for files that differ in comments, order or spelled-out "
+        "defaults."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -353,14 +356,3 @@ def config_from_dict(tree: dict, source: str = "configuration") -> Config:
         sets[side] = dataclasses.replace(dataset, name=OLD_DATASET_NAMES.get(dataset.name, dataset.name))
     cfg = dataclasses.replace(cfg, data=DataConfig(**sets))
     return dataclasses.replace(cfg, warnings=tuple(check(cfg, source)))
-
-
-def fail(source: str, what: str) -> None:
-    """Raise the UserError of a file: ``what`` says what is wrong and what to write instead."""
-    raise UserError(f"{source}: {what}")
-
-
-def suggestion(word: object, words) -> str:
-    """The words ``did you mean`` with the entry nearest to a wrong one, or nothing."""
-    found = nearest(word, [w for w in words if w is not None])
-    return f" (did you mean {found}?)" if found else ""

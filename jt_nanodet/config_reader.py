@@ -28,7 +28,9 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             try:
                 again = key in seen
             except TypeError:
-                raise yaml.constructor.ConstructorError(None, None, "a key that is a list or a mapping", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key that is a list or a mapping", key_node.start_mark
+                ) from None
             if again:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", key_node.start_mark)
             seen.add(key)
@@ -42,17 +44,24 @@ def read_yaml(path) -> dict:
             tree = yaml.load(f, Loader=_StrictLoader)
     except FileNotFoundError:
         near = _nearest_file(path)
-        raise UserError(f"{path}: there is no such configuration file; give the path of one" + (f", for example {near}" if near else " such as configs/nanodet-plus-m_320.yml"))
+        raise UserError(
+            f"{path}: there is no such configuration file; give the path of one"
+            + (f", for example {near}" if near else " such as configs/nanodet-plus-m_320.yml")
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"{path}: cannot read the configuration ({reason}); give the path of a readable YAML file") from None
+        raise UserError(
+            f"{path}: cannot read the configuration ({reason}); give the path of a readable YAML file"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path}: {where}not valid YAML ({problem}); mend that line") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: holds {_shown(tree)} where a configuration is a mapping of keys; start from a file in configs/")
+        raise UserError(
+            f"{path}: holds {_shown(tree)} where a configuration is a mapping of keys; start from a file in configs/"
+        )
     return tree
 
 
@@ -73,7 +82,11 @@ def read_dataclass(cls, value, path: str, source: str):
     for key in value:
         if key not in names:
             near = nearest(key, names)
-            advice = f"write {_join(path, near)} instead" if near else (f"remove it, or use one of {', '.join(names)}" if names else "remove it")
+            advice = (
+                f"write {_join(path, near)} instead"
+                if near
+                else (f"remove it, or use one of {', '.join(names)}" if names else "remove it")
+            )
             raise UserError(f"{source}: unknown key {_join(path, key)}; {advice}")
     hints = typing.get_type_hints(cls)
     given, missing = {}, []
@@ -85,7 +98,10 @@ def read_dataclass(cls, value, path: str, source: str):
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             missing.append(_join(path, f.name))
     if missing:
-        raise UserError(f"{source}: missing {'key' if len(missing) == 1 else 'keys'} {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
+        raise UserError(
+            f"{source}: missing {'key' if len(missing) == 1 else 'keys'} {', '.join(missing)}; add "
+            f"{'it' if len(missing) == 1 else 'them'}"
+        )
     return cls(**given)
 
 

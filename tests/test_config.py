@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jt_nanodet.config import AuxHeadConfig, BackboneConfig, FpnConfig, HeadConfig, NormConfig, config_from_dict, load_config
+from jt_nanodet.config import (
+    AuxHeadConfig,
+    BackboneConfig,
+    FpnConfig,
+    HeadConfig,
+    NormConfig,
+    config_from_dict,
+    load_config,
+)
 from jt_nanodet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,14 +68,17 @@ def test_own_files_load_without_a_warning(path):
     assert len(cfg.class_names) == cfg.model.arch.head.num_classes
 
 
-@pytest.mark.parametrize("stem,size,channels,out,pixels,classes", [
-    ("nanodet-plus-m_320", "1.0x", (116, 232, 464), 96, 320, 80),
-    ("nanodet-plus-m_416", "1.0x", (116, 232, 464), 96, 416, 80),
-    ("nanodet-plus-m-1.5x_320", "1.5x", (176, 352, 704), 128, 320, 80),
-    ("nanodet-plus-m-1.5x_416", "1.5x", (176, 352, 704), 128, 416, 80),
-    ("nanodet-plus-m_320_voc", "1.0x", (116, 232, 464), 96, 320, 20),
-    ("nanodet-plus-m-1.5x_416_voc", "1.5x", (176, 352, 704), 128, 416, 20),
-])
+@pytest.mark.parametrize(
+    "stem,size,channels,out,pixels,classes",
+    [
+        ("nanodet-plus-m_320", "1.0x", (116, 232, 464), 96, 320, 80),
+        ("nanodet-plus-m_416", "1.0x", (116, 232, 464), 96, 416, 80),
+        ("nanodet-plus-m-1.5x_320", "1.5x", (176, 352, 704), 128, 320, 80),
+        ("nanodet-plus-m-1.5x_416", "1.5x", (176, 352, 704), 128, 416, 80),
+        ("nanodet-plus-m_320_voc", "1.0x", (116, 232, 464), 96, 320, 20),
+        ("nanodet-plus-m-1.5x_416_voc", "1.5x", (176, 352, 704), 128, 416, 20),
+    ],
+)
 def test_published_sizes(stem, size, channels, out, pixels, classes):
     cfg = load_config(ROOT / f"configs/{stem}.yml")
     arch = cfg.model.arch
@@ -75,83 +86,145 @@ def test_published_sizes(stem, size, channels, out, pixels, classes):
     assert (arch.head.feat_channels, arch.aux_head.feat_channels, arch.head.num_classes) == (out, 2 * out, classes)
     assert cfg.data.train.input_size == cfg.data.val.input_size == (pixels, pixels)
     assert cfg.data.val.keep_ratio is False and cfg.data.val.pipeline.brightness is None
-    assert (cfg.schedule.optimizer.lr, cfg.schedule.optimizer.decay, cfg.schedule.warmup.ratio, cfg.schedule.lr_schedule.eta_min) == (0.001, 0.05, 0.0001, 0.00005)
-    assert (cfg.grad_clip, cfg.device.batchsize_per_gpu, cfg.model.weight_averager.decay, arch.detach_epoch) == (35, 96, 0.9998, 10)
-    assert [p.loss_weight for p in (arch.head.loss.loss_qfl, arch.head.loss.loss_dfl, arch.head.loss.loss_bbox)] == [1.0, 0.25, 2.0]
+    assert (
+        cfg.schedule.optimizer.lr,
+        cfg.schedule.optimizer.decay,
+        cfg.schedule.warmup.ratio,
+        cfg.schedule.lr_schedule.eta_min,
+    ) == (0.001, 0.05, 0.0001, 0.00005)
+    assert (cfg.grad_clip, cfg.device.batchsize_per_gpu, cfg.model.weight_averager.decay, arch.detach_epoch) == (
+        35,
+        96,
+        0.9998,
+        10,
+    )
+    assert [p.loss_weight for p in (arch.head.loss.loss_qfl, arch.head.loss.loss_dfl, arch.head.loss.loss_bbox)] == [
+        1.0,
+        0.25,
+        2.0,
+    ]
 
 
 def test_defaults_are_those_of_upstreams_constructors():
     head = HeadConfig("NanoDetPlusHead", 3, None, 96)
-    assert (head.feat_channels, head.stacked_convs, head.kernel_size, head.strides, head.reg_max) == (96, 2, 5, (8, 16, 32), 7)
+    assert (head.feat_channels, head.stacked_convs, head.kernel_size, head.strides, head.reg_max) == (
+        96,
+        2,
+        5,
+        (8, 16, 32),
+        7,
+    )
     assert (head.conv_type, head.activation, head.norm_cfg) == ("DWConv", "LeakyReLU", NormConfig("BN"))
     assert (head.assigner_cfg.topk, head.assigner_cfg.iou_factor, head.assigner_cfg.ignore_iof_thr) == (13, 3.0, -1)
     aux = AuxHeadConfig("SimpleConvHead", 3, 192)
-    assert (aux.feat_channels, aux.stacked_convs, aux.strides, aux.reg_max, aux.norm_cfg.num_groups) == (256, 4, (8, 16, 32), 16, 32)
+    assert (aux.feat_channels, aux.stacked_convs, aux.strides, aux.reg_max, aux.norm_cfg.num_groups) == (
+        256,
+        4,
+        (8, 16, 32),
+        16,
+        32,
+    )
     fpn = FpnConfig("GhostPAN", (116,), 96)
-    assert (fpn.use_depthwise, fpn.kernel_size, fpn.expand, fpn.num_blocks, fpn.use_res, fpn.num_extra_level) == (False, 5, 1, 1, False, 0)
+    assert (fpn.use_depthwise, fpn.kernel_size, fpn.expand, fpn.num_blocks, fpn.use_res, fpn.num_extra_level) == (
+        False,
+        5,
+        1,
+        1,
+        False,
+        0,
+    )
     assert (fpn.upsample_cfg.scale_factor, fpn.upsample_cfg.mode) == (2, "bilinear")
     backbone = BackboneConfig("ShuffleNetV2")
-    assert (backbone.model_size, backbone.out_stages, backbone.with_last_conv, backbone.activation) == ("1.5x", (2, 3, 4), False, "ReLU")
+    assert (backbone.model_size, backbone.out_stages, backbone.with_last_conv, backbone.activation) == (
+        "1.5x",
+        (2, 3, 4),
+        False,
+        "ReLU",
+    )
 
 
-@pytest.mark.parametrize("path,value,words", [
-    ("model.arch.fpn.out_chanels", 96, "unknown key model.arch.fpn.out_chanels; write model.arch.fpn.out_channels instead"),
-    ("model.arch.head.loss.loss_qfl.bta", 2.0, "write model.arch.head.loss.loss_qfl.beta instead"),
-    ("data.train.pipeline.Flip", 0.5, "write data.train.pipeline.flip instead"),
-    ("grad_clp", 35, "write grad_clip instead"),
-    ("schedule.zzz", 1, "unknown key schedule.zzz; remove it, or use one of optimizer"),
-    ("model.arch.head.num_classes", "80", "model.arch.head.num_classes is '80'; write a whole number"),
-    ("model.arch.head.num_classes", True, "write a whole number"),
-    ("data.val.keep_ratio", 0, "data.val.keep_ratio is 0; write true or false"),
-    ("data.train.input_size", [320], "write a list of 2 entries, each a whole number"),
-    ("data.train.input_size", [320, 320.5], "data.train.input_size[1] is 320.5"),
-    ("schedule.optimizer.lr", "fast", "schedule.optimizer.lr is 'fast'; write a finite number"),
-    ("schedule.optimizer.lr", float("nan"), "write a finite number"),
-    ("data.train.pipeline", None, "data.train.pipeline is nothing; write a mapping"),
-    ("model.arch.head.loss", ..., "missing key model.arch.head.loss; add it"),
-    ("schedule.warmup.steps", ..., "missing key schedule.warmup.steps; add it"),
-    ("device.gpu_ids", "0", "device.gpu_ids is '0'; write a list"),
-])
+@pytest.mark.parametrize(
+    "path,value,words",
+    [
+        (
+            "model.arch.fpn.out_chanels",
+            96,
+            "unknown key model.arch.fpn.out_chanels; write model.arch.fpn.out_channels instead",
+        ),
+        ("model.arch.head.loss.loss_qfl.bta", 2.0, "write model.arch.head.loss.loss_qfl.beta instead"),
+        ("data.train.pipeline.Flip", 0.5, "write data.train.pipeline.flip instead"),
+        ("grad_clp", 35, "write grad_clip instead"),
+        ("schedule.zzz", 1, "unknown key schedule.zzz; remove it, or use one of optimizer"),
+        ("model.arch.head.num_classes", "80", "model.arch.head.num_classes is '80'; write a whole number"),
+        ("model.arch.head.num_classes", True, "write a whole number"),
+        ("data.val.keep_ratio", 0, "data.val.keep_ratio is 0; write true or false"),
+        ("data.train.input_size", [320], "write a list of 2 entries, each a whole number"),
+        ("data.train.input_size", [320, 320.5], "data.train.input_size[1] is 320.5"),
+        ("schedule.optimizer.lr", "fast", "schedule.optimizer.lr is 'fast'; write a finite number"),
+        ("schedule.optimizer.lr", float("nan"), "write a finite number"),
+        ("data.train.pipeline", None, "data.train.pipeline is nothing; write a mapping"),
+        ("model.arch.head.loss", ..., "missing key model.arch.head.loss; add it"),
+        ("schedule.warmup.steps", ..., "missing key schedule.warmup.steps; add it"),
+        ("device.gpu_ids", "0", "device.gpu_ids is '0'; write a list"),
+    ],
+)
 def test_strict_reading(path, value, words):
     assert words in refusal(path, value)
 
 
-@pytest.mark.parametrize("path,value,words", [
-    ("model.arch.backbone.model_size", "1.5x", "write in_channels: [176, 352, 704]"),
-    ("model.arch.backbone.model_size", "3.0x", "write one of 0.5x, 1.0x, 1.5x, 2.0x"),
-    ("model.arch.backbone.out_stages", [3, 4], "write in_channels: [232, 464]"),
-    ("model.arch.backbone.out_stages", [2, 4, 3], "rising order"),
-    ("model.arch.fpn.in_channels", [116, 232, 465], "gives [116, 232, 464]"),
-    ("model.arch.head.input_channel", 128, "model.arch.head.input_channel is 128 but fpn.out_channels is 96; write input_channel: 96"),
-    ("model.arch.aux_head.input_channel", 96, "write input_channel: 192"),
-    ("model.arch.aux_head.feat_channels", 200, "32 groups, which do not divide 200 channels"),
-    ("model.arch.aux_head.num_classes", 20, "write num_classes: 80"),
-    ("model.arch.aux_head.reg_max", 16, "write reg_max: 7"),
-    ("model.arch.head.strides", [8, 16, 32], "head.strides has 3 entries but the fpn gives 4 levels"),
-    ("model.arch.head.kernel_size", 4, "write an odd number"),
-    ("model.arch.head.activation", "LeakyRelu", "did you mean LeakyReLU?"),
-    ("model.arch.head.norm_cfg", {"type": "GN"}, "add num_groups: 32"),
-    ("model.arch.head.loss.loss_bbox.name", "CIoULoss", "write one of GIoULoss"),
-    ("data.train.name", "CocoDatset", "did you mean CocoDataset?"),
-    ("data.train.load_mosaic", True, "write load_mosaic: false"),
-    ("data.train.pipeline.flip", 1.5, "write a probability"),
-    ("data.val.img_path", ..., "missing key data.val.img_path; add it"),
-    ("device.precision", 8, "write one of 32, 16"),
-    ("schedule.optimizer.name", "Adamw", "did you mean AdamW?"),
-    ("evaluator.save_key", "map", "did you mean mAP?"),
-    ("class_names", ["a"] * 80, "'a' twice"),
-])
+@pytest.mark.parametrize(
+    "path,value,words",
+    [
+        ("model.arch.backbone.model_size", "1.5x", "write in_channels: [176, 352, 704]"),
+        ("model.arch.backbone.model_size", "3.0x", "write one of 0.5x, 1.0x, 1.5x, 2.0x"),
+        ("model.arch.backbone.out_stages", [3, 4], "write in_channels: [232, 464]"),
+        ("model.arch.backbone.out_stages", [2, 4, 3], "rising order"),
+        ("model.arch.fpn.in_channels", [116, 232, 465], "gives [116, 232, 464]"),
+        (
+            "model.arch.head.input_channel",
+            128,
+            "model.arch.head.input_channel is 128 but fpn.out_channels is 96; write input_channel: 96",
+        ),
+        ("model.arch.aux_head.input_channel", 96, "write input_channel: 192"),
+        ("model.arch.aux_head.feat_channels", 200, "32 groups, which do not divide 200 channels"),
+        ("model.arch.aux_head.num_classes", 20, "write num_classes: 80"),
+        ("model.arch.aux_head.reg_max", 16, "write reg_max: 7"),
+        ("model.arch.head.strides", [8, 16, 32], "head.strides has 3 entries but the fpn gives 4 levels"),
+        ("model.arch.head.kernel_size", 4, "write an odd number"),
+        ("model.arch.head.activation", "LeakyRelu", "did you mean LeakyReLU?"),
+        ("model.arch.head.norm_cfg", {"type": "GN"}, "add num_groups: 32"),
+        ("model.arch.head.loss.loss_bbox.name", "CIoULoss", "write one of GIoULoss"),
+        ("data.train.name", "CocoDatset", "did you mean CocoDataset?"),
+        ("data.train.load_mosaic", True, "write load_mosaic: false"),
+        ("data.train.pipeline.flip", 1.5, "write a probability"),
+        ("data.val.img_path", ..., "missing key data.val.img_path; add it"),
+        ("device.precision", 8, "write one of 32, 16"),
+        ("schedule.optimizer.name", "Adamw", "did you mean AdamW?"),
+        ("evaluator.save_key", "map", "did you mean mAP?"),
+        ("class_names", ["a"] * 80, "'a' twice"),
+    ],
+)
 def test_sizes_and_names_must_fit(path, value, words):
     assert words in refusal(path, value)
 
 
-@pytest.mark.parametrize("path,value", [
-    ("model.arch.name", "OneStageDetector"), ("model.arch.name", "GFL"), ("model.arch.backbone.name", "EfficientNetLite"),
-    ("model.arch.backbone.name", "TIMMWrapper"), ("model.arch.fpn.name", "PAN"), ("model.arch.head.name", "NanoDetHead"),
-])
+@pytest.mark.parametrize(
+    "path,value",
+    [
+        ("model.arch.name", "OneStageDetector"),
+        ("model.arch.name", "GFL"),
+        ("model.arch.backbone.name", "EfficientNetLite"),
+        ("model.arch.backbone.name", "TIMMWrapper"),
+        ("model.arch.fpn.name", "PAN"),
+        ("model.arch.head.name", "NanoDetHead"),
+    ],
+)
 def test_other_architectures_are_named_before_their_keys(path, value):
     message = refusal(path, value)
-    assert f"{path} is {value}, and only NanoDetPlus with ShuffleNetV2, GhostPAN, NanoDetPlusHead and SimpleConvHead are supported" in message
+    assert (
+        f"{path} is {value}, and only NanoDetPlus with ShuffleNetV2, GhostPAN, NanoDetPlusHead and SimpleConvHead "
+        "are supported" in message
+    )
     data = tree()
     put(data, path, value)
     put(data, "model.arch.backbone.some_other_key", 1)
@@ -165,7 +238,9 @@ def test_template_with_other_class_count_loads_with_a_warning():
     for side in ("train", "val"):
         data["data"][side].update(name="XMLDataset", class_names=data["class_names"], keep_ratio=True)
     cfg = config_from_dict(data, "x.yml")
-    assert cfg.warnings == ("x.yml: class_names has 5 entries and model.arch.head.num_classes is 80; make them equal before training",)
+    assert cfg.warnings == (
+        "x.yml: class_names has 5 entries and model.arch.head.num_classes is 80; make them equal before training",
+    )
     assert cfg.data.train.class_names[0] == "NAME1"
 
 
@@ -189,7 +264,9 @@ def test_parameter_level_rates():
     data = tree()
     data["schedule"]["optimizer"]["param_level_cfg"] = {"backbone": {"lr_mult": 0.1}}
     assert config_from_dict(data).schedule.optimizer.param_level_cfg["backbone"].lr_mult == 0.1
-    assert "write schedule.optimizer.param_level_cfg.backbone.lr_mult instead" in refusal("schedule.optimizer.param_level_cfg", {"backbone": {"lr_mul": 0.1}})
+    assert "write schedule.optimizer.param_level_cfg.backbone.lr_mult instead" in refusal(
+        "schedule.optimizer.param_level_cfg", {"backbone": {"lr_mul": 0.1}}
+    )
 
 
 def test_hash_sees_values_and_nothing_else(tmp_path):
@@ -203,7 +280,9 @@ def test_hash_sees_values_and_nothing_else(tmp_path):
     data["grad_clip"] = 35.5
     assert config_from_dict(data).sha256() != reference.sha256()
     line = f"from jt_nanodet.config import load_config; print(load_config({str(path)!r}).sha256())"
-    other = subprocess.run([sys.executable, "-c", line], cwd=ROOT, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True)
+    other = subprocess.run(
+        [sys.executable, "-c", line], cwd=ROOT, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+    )
     assert other.stdout.strip() == reference.sha256()
 
 
@@ -212,15 +291,18 @@ def test_a_configuration_cannot_be_changed_in_place():
         load_config(ROOT / "configs/shapes.yml").save_dir = "elsewhere"
 
 
-@pytest.mark.parametrize("text,words", [
-    ("model:\n  arch: [1, 2\ndata: 3\n", "line 3, column"),
-    ("a: 1\na: 2\n", "line 2, column 1: not valid YAML (the key a stands twice)"),
-    ("- 1\n", "holds [1] where a configuration is a mapping"),
-    ("", "holds nothing where a configuration is a mapping"),
-    ("a: !!python/object/apply:os.system ['true']\n", "line 1"),
-    ("model: 3\n", "model is 3; write a mapping with the keys arch"),
-    ("[a]: 1\n? [b]\n: 2\n", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("model:\n  arch: [1, 2\ndata: 3\n", "line 3, column"),
+        ("a: 1\na: 2\n", "line 2, column 1: not valid YAML (the key a stands twice)"),
+        ("- 1\n", "holds [1] where a configuration is a mapping"),
+        ("", "holds nothing where a configuration is a mapping"),
+        ("a: !!python/object/apply:os.system ['true']\n", "line 1"),
+        ("model: 3\n", "model is 3; write a mapping with the keys arch"),
+        ("[a]: 1\n? [b]\n: 2\n", "not valid YAML"),
+    ],
+)
 def test_broken_files(tmp_path, text, words):
     (tmp_path / "x.yml").write_text(text)
     with pytest.raises(UserError) as caught:
@@ -240,4 +322,8 @@ def test_missing_and_unreadable_files(tmp_path):
 
 def test_configuration_dumped_by_upstream_loads(shared):
     cfg = load_config(shared / "data/logs/pytorch_train_cfg.yml")
-    assert cfg.device.precision == 16 and cfg.data.train.pipeline.rotation == 10 and cfg.schedule.lr_schedule.eta_min == 1e-5
+    assert (
+        cfg.device.precision == 16
+        and cfg.data.train.pipeline.rotation == 10
+        and cfg.schedule.lr_schedule.eta_min == 1e-5
+    )

@@ -17,8 +17,16 @@ def build_dataset(config: DatasetConfig, mode: str, num_classes: int | None = No
     from jt_nanodet.data.voc import XMLDataset
     from jt_nanodet.data.yolo import YoloDataset
 
-    kinds = {"CocoDataset": CocoDataset, "XMLDataset": XMLDataset, "YoloDataset": YoloDataset, "ShapesDataset": ShapesDataset}
+    kinds = {
+        "CocoDataset": CocoDataset,
+        "XMLDataset": XMLDataset,
+        "YoloDataset": YoloDataset,
+        "ShapesDataset": ShapesDataset,
+    }
     dataset = kinds[config.name](config, mode)
     if num_classes is not None and len(dataset.cat_ids) > num_classes:
-        raise UserError(f"{dataset.source}: has {len(dataset.cat_ids)} classes and the model {num_classes}; set num_classes to {len(dataset.cat_ids)}")
+        raise UserError(
+            f"{dataset.source}: has {len(dataset.cat_ids)} classes and the model {num_classes}; set num_classes to "
+            f"{len(dataset.cat_ids)}"
+        )
     return dataset

@@ -1,4 +1,5 @@
-"""Samples to batches: stacked, padded with zeros at the right and bottom to a common size (upstream ``batch_process.py``)."""
+"""Samples to batches: stacked, padded with zeros at the right and bottom to a common size (upstream "
+"``batch_process.py``)."""
 
 from __future__ import annotations
 

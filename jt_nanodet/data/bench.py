@@ -1,6 +1,7 @@
 """Images per second of the data pipeline alone: ``python -m jt_nanodet.data.bench CONFIG [--workers N] [--images N]``.
 
-Prints one JSON object; the model is not built. The first batch is left out, so that the start of the workers is not counted.
+Prints one JSON object; the model is not built. The first batch is left out,
+so that the start of the workers is not counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from jt_nanodet.data.loader import DataLoader
 from jt_nanodet.errors import UserError, run_cli
 
 
-def measure(config_path: str, workers: int, images: int, batch_size: int | None = None, img_path: str | None = None, ann_path: str | None = None, seed: int = 0) -> dict:
+def measure(
+    config_path: str,
+    workers: int,
+    images: int,
+    batch_size: int | None = None,
+    img_path: str | None = None,
+    ann_path: str | None = None,
+    seed: int = 0,
+) -> dict:
     """Draw at least ``images`` training images; returns counts, seconds and images per second."""
     config = load_config(config_path)
     changes = {k: v for k, v in (("img_path", img_path), ("ann_path", ann_path)) if v is not None}
@@ -34,12 +43,22 @@ def measure(config_path: str, workers: int, images: int, batch_size: int | None 
                     break
             epoch += 1
         seconds = time.perf_counter() - first
-        return {"config": config_path, "workers": workers, "batch_size": batch, "images": done, "seconds": round(seconds, 4), "images_per_second": round(done / seconds, 2),
-                "seconds_to_first_batch": round(first - started, 4), "skipped": loader.skipped}
+        return {
+            "config": config_path,
+            "workers": workers,
+            "batch_size": batch,
+            "images": done,
+            "seconds": round(seconds, 4),
+            "images_per_second": round(done / seconds, 2),
+            "seconds_to_first_batch": round(first - started, 4),
+            "skipped": loader.skipped,
+        }
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m jt_nanodet.data.bench", description="Images per second of the training data pipeline alone.")
+    parser = argparse.ArgumentParser(
+        prog="python -m jt_nanodet.data.bench", description="Images per second of the training data pipeline alone."
+    )
     parser.add_argument("config")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--images", type=int, default=256)
@@ -49,7 +68,11 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.images < 1 or args.workers < 0:
         raise UserError("--images and --workers are counts; write for example --images 256 --workers 2")
-    print(json.dumps(measure(args.config, args.workers, args.images, args.batch_size, args.train_images, args.annotations)))
+    print(
+        json.dumps(
+            measure(args.config, args.workers, args.images, args.batch_size, args.train_images, args.annotations)
+        )
+    )
     return 0
 
 

@@ -28,9 +28,17 @@ def read_coco(path) -> dict:
 
 def check_coco(data, path) -> None:
     """UserError unless ``data`` has images, annotations and categories that refer to each other."""
-    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations", "categories")):
-        raise UserError(f"{path}: lacks the lists images, annotations and categories; give a COCO detection annotation file")
-    needs = {"images": ("id", "file_name", "width", "height"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(k), list) for k in ("images", "annotations", "categories")
+    ):
+        raise UserError(
+            f"{path}: lacks the lists images, annotations and categories; give a COCO detection annotation file"
+        )
+    needs = {
+        "images": ("id", "file_name", "width", "height"),
+        "annotations": ("image_id", "category_id", "bbox"),
+        "categories": ("id", "name"),
+    }
     for part, keys in needs.items():
         for n, entry in enumerate(data[part]):
             lacking = [k for k in keys if not isinstance(entry, dict) or k not in entry]
@@ -46,10 +54,17 @@ def check_coco(data, path) -> None:
     known = {e["id"] for e in data["images"]}
     for n, entry in enumerate(data["annotations"]):
         box = entry["bbox"]
-        if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
+        if (
+            not isinstance(box, (list, tuple))
+            or len(box) != 4
+            or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box)
+        ):
             raise UserError(f"{path}: annotations[{n}].bbox is {box!r}; write [x, y, width, height]")
         if entry["image_id"] not in known:
-            raise UserError(f"{path}: annotations[{n}] is about image {entry['image_id']}, which is not listed; mend the annotation file")
+            raise UserError(
+                f"{path}: annotations[{n}] is about image {entry['image_id']}, which is not listed; mend the "
+                "annotation file"
+            )
 
 
 def as_coco(data: dict):

@@ -80,13 +80,25 @@ class DetectionDataset:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: there is no such folder of images; mend img_path in the configuration")
         present = {e.name for e in os.scandir(folder)}
-        lacking = [n for n in self.file_names if (n not in present if os.path.basename(n) == n else not os.path.exists(os.path.join(folder, n)))]
+        lacking = [
+            n
+            for n in self.file_names
+            if (n not in present if os.path.basename(n) == n else not os.path.exists(os.path.join(folder, n)))
+        ]
         if len(lacking) == len(self.file_names):
-            raise UserError(f"{self.source}: none of its {len(lacking)} images is in {folder} (for example {lacking[0]}); give the annotations made for that folder")
+            raise UserError(
+                f"{self.source}: none of its {len(lacking)} images is in {folder} (for example {lacking[0]}); give "
+                "the annotations made for that folder"
+            )
         if lacking and self.mode != "train":
-            raise UserError(f"{self.source}: {len(lacking)} of its {len(self.file_names)} images are not in {folder} (for example {lacking[0]}); give the annotations made for that folder")
+            raise UserError(
+                f"{self.source}: {len(lacking)} of its {len(self.file_names)} images are not in {folder} (for "
+                f"example {lacking[0]}); give the annotations made for that folder"
+            )
         if lacking:
-            self.warnings.append(f"{len(lacking)} of {len(self.file_names)} images are not in {folder} (for example {lacking[0]})")
+            self.warnings.append(
+                f"{len(lacking)} of {len(self.file_names)} images are not in {folder} (for example {lacking[0]})"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,7 +123,12 @@ class DetectionDataset:
 
     def info(self, index: int) -> dict:
         """id, file_name, height and width of the annotated picture."""
-        return {"id": int(self.ids[index]), "file_name": self.file_names[index], "height": int(self.sizes[index, 1]), "width": int(self.sizes[index, 0])}
+        return {
+            "id": int(self.ids[index]),
+            "file_name": self.file_names[index],
+            "height": int(self.sizes[index, 1]),
+            "width": int(self.sizes[index, 0]),
+        }
 
     def annotation(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4) xyxy float32, labels (n,) int64, ignored boxes (m, 4): crowds and boxes marked ignore."""
@@ -124,7 +141,10 @@ class DetectionDataset:
         image = self.load(index)
         info = self.info(index)
         if self.mode != "train" and sorted(image.shape[:2]) != sorted((info["height"], info["width"])):
-            raise UserError(f"{self.source}: says {info['width']}x{info['height']} of {self.image_path(index)}, which has {image.shape[1]}x{image.shape[0]} pixels; give the annotations made for these images")
+            raise UserError(
+                f"{self.source}: says {info['width']}x{info['height']} of {self.image_path(index)}, which has "
+                f"{image.shape[1]}x{image.shape[0]} pixels; give the annotations made for these images"
+            )
         config = self.config
         frame = draw_frame(config.multi_scale, config.input_size, rng)
         pixels, matrix = apply_pipeline(image, config.pipeline, frame, config.keep_ratio, rng)

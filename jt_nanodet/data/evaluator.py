@@ -1,4 +1,5 @@
-"""Detections to COCO's numbers: unwarp, the 12 metrics of pycocotools, AP of every class (upstream ``evaluator/coco_detection.py``)."""
+"""Detections to COCO's numbers: unwarp, the 12 metrics of pycocotools, AP of every class (upstream "
+"``evaluator/coco_detection.py``)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from jt_nanodet.data.warp import unwarp_boxes
 from jt_nanodet.errors import UserError
 
 
-def detections_to_coco(dets: np.ndarray, labels: np.ndarray, img_info: dict, warp_matrix: np.ndarray, cat_ids) -> list[dict]:
+def detections_to_coco(
+    dets: np.ndarray, labels: np.ndarray, img_info: dict, warp_matrix: np.ndarray, cat_ids
+) -> list[dict]:
     """Detections of one picture as COCO result entries.
 
     ``dets`` (n, 5) float32 [x1, y1, x2, y2, score] in input pixels, ``labels`` (n,) positions in ``cat_ids``. Boxes are
@@ -24,12 +27,22 @@ def detections_to_coco(dets: np.ndarray, labels: np.ndarray, img_info: dict, war
     dets = np.asarray(dets, np.float32).reshape(-1, 5)
     labels = np.asarray(labels).reshape(-1)
     if len(labels) and labels.max() >= len(cat_ids):
-        raise UserError(f"a detection has class number {int(labels.max())} but the annotations name {len(cat_ids)} classes; use annotations with the classes the model was trained on")
+        raise UserError(
+            f"a detection has class number {int(labels.max())} but the annotations name {len(cat_ids)} classes; "
+            "use annotations with the classes the model was trained on"
+        )
     boxes = unwarp_boxes(dets[:, :4], warp_matrix, img_info["width"], img_info["height"])
     entries = []
     for n in np.argsort(labels, kind="stable"):
         x1, y1, x2, y2 = boxes[n].tolist()
-        entries.append({"image_id": int(img_info["id"]), "category_id": int(cat_ids[labels[n]]), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(dets[n, 4])})
+        entries.append(
+            {
+                "image_id": int(img_info["id"]),
+                "category_id": int(cat_ids[labels[n]]),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": float(dets[n, 4]),
+            }
+        )
     return entries
 
 
@@ -48,7 +61,7 @@ class CocoEvaluator:
         self.class_names = [c["name"] for c in self.coco.loadCats(self.cat_ids)]
 
     def evaluate(self, detections: list[dict]) -> dict:
-        """The 12 numbers (fractions; -1 where the annotations hold no such object), ``per_class`` and ``per_class_AP_50``.
+        """The 12 numbers, ``per_class`` and ``per_class_AP_50``, as fractions; -1 where there is no such object to find.
 
         Both tables map a class name to its AP, or None for a class without a box. Without detections all is 0 and
         ``note`` says so. UserError for a detection of an unknown image or category, or one that is not finite.
@@ -56,7 +69,12 @@ class CocoEvaluator:
         self._check(detections)
         if not detections:
             zeros = {n: 0.0 for n in self.class_names}
-            return {**{n: 0.0 for n in METRIC_NAMES}, "per_class": zeros, "per_class_AP_50": dict(zeros), "note": "no detections: every number is 0"}
+            return {
+                **{n: 0.0 for n in METRIC_NAMES},
+                "per_class": zeros,
+                "per_class_AP_50": dict(zeros),
+                "note": "no detections: every number is 0",
+            }
         from pycocotools.cocoeval import COCOeval
 
         with contextlib.redirect_stdout(io.StringIO()):
@@ -76,11 +94,19 @@ class CocoEvaluator:
         images, categories = set(self.coco.getImgIds()), set(self.cat_ids)
         for d in detections:
             if d["image_id"] not in images:
-                raise UserError(f"a detection is about image {d['image_id']}, which the annotations do not list; use the annotation file made for these images")
+                raise UserError(
+                    f"a detection is about image {d['image_id']}, which the annotations do not list; use the "
+                    "annotation file made for these images"
+                )
             if d["category_id"] not in categories:
-                raise UserError(f"a detection has category {d['category_id']}, which the annotations do not list; use annotations with the classes the model was trained on")
+                raise UserError(
+                    f"a detection has category {d['category_id']}, which the annotations do not list; use "
+                    "annotations with the classes the model was trained on"
+                )
             if not all(map(math.isfinite, (*d["bbox"], d["score"]))):
-                raise UserError(f"a detection on image {d['image_id']} holds a number that is not finite; check the weights for NaN")
+                raise UserError(
+                    f"a detection on image {d['image_id']} holds a number that is not finite; check the weights for NaN"
+                )
 
 
 def _mean(precision: np.ndarray) -> float | None:

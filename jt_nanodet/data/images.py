@@ -73,7 +73,8 @@ def _jpeg_segments(data: bytes):
 
 
 def image_size(path) -> tuple[int, int]:
-    """(width, height) from the header of a JPEG, PNG or BMP, else by decoding; EXIF turns are not applied. UnreadableImage."""
+    """(width, height) from the header of a JPEG, PNG or BMP, else by decoding; EXIF turns are not applied. "
+    "UnreadableImage."""
     try:
         with open(path, "rb") as f:
             data = f.read()

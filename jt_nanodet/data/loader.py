@@ -1,7 +1,7 @@
 """Training batches, drawn ahead by worker processes; the same batches whatever the number of workers and processes.
 
-A batch is a function of (dataset, seed, epoch, batch number): order and samples come from ``sampler``, and a worker only
-decides when, not what. Pixels travel through shared memory, everything else through pipes.
+A batch is a function of (dataset, seed, epoch, batch number): order and samples come from ``sampler``, and a
+worker only decides when, not what. Pixels travel through shared memory, everything else through pipes.
 """
 
 from __future__ import annotations
@@ -30,17 +30,45 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); from jt_nanodet.data.work
 class DataLoader:
     """Batches of one process out of ``world``.
 
-    ``batch_size`` counts the images of this process. ``workers`` 0 reads in this process. ``skip_unreadable`` puts another
-    sample in the place of a picture that cannot be read (default: in train mode); ``skipped`` maps its path to the reason,
-    ``skipped_samples`` counts, ``on_skip(path, reason)`` is called once a path. Use as a context manager, or call ``close``.
+    ``batch_size`` counts the images of this process. ``workers`` 0 reads in this process. ``skip_unreadable`` puts
+    another sample in the place of a picture that cannot be read (default: in train mode); ``skipped`` maps its path to
+    the reason, ``skipped_samples`` counts, ``on_skip(path, reason)`` is called once a path. Use as a context manager,
+    or call ``close``.
     """
 
-    def __init__(self, dataset, batch_size: int, *, seed: int = 0, shuffle: bool = True, drop_last: bool = True, workers: int = 0, prefetch: int = 2,
-                 rank: int = 0, world: int = 1, divisible: int = 32, skip_unreadable: bool | None = None, on_skip: Callable[[str, str], None] | None = None, timeout: float = 600.0):
+    def __init__(
+        self,
+        dataset,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        workers: int = 0,
+        prefetch: int = 2,
+        rank: int = 0,
+        world: int = 1,
+        divisible: int = 32,
+        skip_unreadable: bool | None = None,
+        on_skip: Callable[[str, str], None] | None = None,
+        timeout: float = 600.0,
+    ):
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world} processes")
-        self.dataset, self.batch_size, self.seed, self.shuffle, self.drop_last = dataset, batch_size, seed, shuffle, drop_last
-        self.workers, self.prefetch, self.rank, self.world, self.divisible = workers, max(1, prefetch), rank, world, divisible
+        self.dataset, self.batch_size, self.seed, self.shuffle, self.drop_last = (
+            dataset,
+            batch_size,
+            seed,
+            shuffle,
+            drop_last,
+        )
+        self.workers, self.prefetch, self.rank, self.world, self.divisible = (
+            workers,
+            max(1, prefetch),
+            rank,
+            world,
+            divisible,
+        )
         self.skip_unreadable = dataset.mode == "train" if skip_unreadable is None else skip_unreadable
         self.on_skip, self.timeout = on_skip, timeout
         self.skipped: dict[str, str] = {}
@@ -48,7 +76,10 @@ class DataLoader:
         self.waited = 0.0  #: seconds the caller has waited for batches
         self._pool: _Pool | None = None
         if drop_last and len(dataset) < batch_size * world:
-            raise UserError(f"{dataset.source}: {len(dataset)} images do not fill one batch of {batch_size * world}; lower device.batchsize_per_gpu")
+            raise UserError(
+                f"{dataset.source}: {len(dataset)} images do not fill one batch of {batch_size * world}; lower "
+                "device.batchsize_per_gpu"
+            )
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -111,7 +142,8 @@ class DataLoader:
             return None
         names = ", ".join(f"{p} ({r})" for p, r in list(self.skipped.items())[:5])
         more = f" and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
-        return f"{len(self.skipped)} images could not be read and were replaced {self.skipped_samples} times: {names}{more}"
+        count = f"{len(self.skipped)} images could not be read and were replaced {self.skipped_samples} times"
+        return f"{count}: {names}{more}"
 
     def close(self) -> None:
         """End the workers; the next epoch starts new ones."""
@@ -141,14 +173,31 @@ class _Pool:
         self.under_way: dict[int, tuple[int, list, int]] = {}  # ticket -> (replies to come, samples by place, slot)
         self.failed: dict[int, Exception] = {}
         self.next_ticket = 0
-        settings = pickle.dumps({"path": sys.path, "dataset": pickle.dumps(loader.dataset, 5), "fd": self.fd, "slots": slots, "batch_size": loader.batch_size,
-                                 "floats": floats, "seed": loader.seed, "skip_unreadable": loader.skip_unreadable}, 5)
+        settings = pickle.dumps(
+            {
+                "path": sys.path,
+                "dataset": pickle.dumps(loader.dataset, 5),
+                "fd": self.fd,
+                "slots": slots,
+                "batch_size": loader.batch_size,
+                "floats": floats,
+                "seed": loader.seed,
+                "skip_unreadable": loader.skip_unreadable,
+            },
+            5,
+        )
         root = str(Path(__file__).resolve().parents[2])
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self.processes: list[subprocess.Popen] = []
         try:
             for number in range(loader.workers):
-                process = subprocess.Popen([sys.executable, "-c", _START, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[self.fd], env=env)
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _START, root],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=[self.fd],
+                    env=env,
+                )
                 self.processes.append(process)
                 self._send(process, number, settings)
                 threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
@@ -186,7 +235,10 @@ class _Pool:
         try:
             number, message = self.replies.get(timeout=self.timeout)
         except queue.Empty:
-            raise UserError(f"no data worker answered for {self.timeout:.0f} s; check the disk the images lie on, or set device.workers_per_gpu: 0") from None
+            raise UserError(
+                f"no data worker answered for {self.timeout:.0f} s; check the disk the images lie on, or set "
+                "device.workers_per_gpu: 0"
+            ) from None
         if message is None:
             raise self._death(number)
         ticket, reply = message
@@ -226,7 +278,10 @@ class _Pool:
             code = None
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         hint = ", often for lack of memory" if code == -9 else ""
-        return UserError(f"data worker {number} (process {process.pid}) ended unasked ({how}{hint}); see its message above, or set device.workers_per_gpu to a smaller number")
+        return UserError(
+            f"data worker {number} (process {process.pid}) ended unasked ({how}{hint}); see its message above, or "
+            "set device.workers_per_gpu to a smaller number"
+        )
 
     def close(self) -> None:
         for process in self.processes:
@@ -246,7 +301,8 @@ class _Pool:
 
 
 def _shared_file(size: int) -> int:
-    """File descriptor of ``size`` bytes of memory without a name, so that nothing is left behind however the run ends."""
+    """File descriptor of ``size`` bytes of memory without a name, so that nothing is left behind however the run "
+    "ends."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("batches", 0)
     else:

@@ -30,7 +30,9 @@ def epoch_order(run_seed: int, epoch: int, count: int, shuffle: bool = True) -> 
     return order
 
 
-def shard_batches(order: list[int], batch_size: int, rank: int = 0, world: int = 1, drop_last: bool = True) -> list[list[int]]:
+def shard_batches(
+    order: list[int], batch_size: int, rank: int = 0, world: int = 1, drop_last: bool = True
+) -> list[list[int]]:
     """Batches of one process: each global batch of ``batch_size * world`` is cut into ``world`` consecutive parts.
 
     Hence ``world`` processes together see, step by step, what one process sees with the larger batch.

@@ -1,8 +1,8 @@
 """A detection dataset that draws itself: circles, squares, triangles, stars and crosses on busy backgrounds.
 
-Nothing is downloaded and nothing stored: a picture is a function of (seed, index, size). Shapes vary in colour, size, turn
-and texture and overlap; backgrounds are plain, graded, noisy or striped and carry clutter that belongs to no class;
-about one picture in twelve is empty and about one object in four is small. Class never follows from colour.
+Nothing is downloaded and nothing stored: a picture is a function of (seed, index, size). Shapes vary in colour, size,
+turn and texture and overlap; backgrounds are plain, graded, noisy or striped and carry clutter that belongs to no
+class; about one picture in twelve is empty and about one object in four is small. Class never follows from colour.
 """
 
 from __future__ import annotations
@@ -39,7 +39,22 @@ def _outline(name: str, radius: float, turn: float) -> np.ndarray:
         reach = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
     elif name == "cross":
         arm = 0.32
-        points = np.array([(-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm), (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm)])
+        points = np.array(
+            [
+                (-arm, -1),
+                (arm, -1),
+                (arm, -arm),
+                (1, -arm),
+                (1, arm),
+                (arm, arm),
+                (arm, 1),
+                (-arm, 1),
+                (-arm, arm),
+                (-1, arm),
+                (-1, -arm),
+                (-arm, -arm),
+            ]
+        )
         angles, reach = np.arctan2(points[:, 1], points[:, 0]), np.hypot(points[:, 0], points[:, 1]) * 0.95
     else:
         raise ValueError(name)
@@ -124,7 +139,11 @@ def draw_image(seed: int, index: int, size: tuple[int, int]) -> tuple[np.ndarray
     visible.sort()
     image += rng.normal(0, rng.uniform(1, 7), (h, w, 1)).astype(np.float32)
     picture = cv2.GaussianBlur(np.clip(image, 0, 255), (3, 3), rng.uniform(0.3, 0.8))
-    return np.round(picture).astype(np.uint8), np.array(boxes, np.float32).reshape(-1, 4)[visible], np.array(labels, np.int64)[visible]
+    return (
+        np.round(picture).astype(np.uint8),
+        np.array(boxes, np.float32).reshape(-1, 4)[visible],
+        np.array(labels, np.int64)[visible],
+    )
 
 
 def shapes_coco(seed: int, count: int, size: tuple[int, int], draw=draw_image) -> dict:
@@ -135,7 +154,16 @@ def shapes_coco(seed: int, count: int, size: tuple[int, int], draw=draw_image) -
         images.append({"id": index + 1, "file_name": f"{index:06d}.png", "width": size[0], "height": size[1]})
         for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist()):
             w, h = x2 - x1, y2 - y1
-            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, "category_id": label + 1, "bbox": [x1, y1, w, h], "area": w * h, "iscrowd": 0})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index + 1,
+                    "category_id": label + 1,
+                    "bbox": [x1, y1, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
     categories = [{"id": n + 1, "name": name} for n, name in enumerate(CLASS_NAMES)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -145,7 +173,10 @@ class ShapesDataset(DetectionDataset):
 
     def __init__(self, config: DatasetConfig, mode: str = "train"):
         if config.class_names is not None and tuple(config.class_names) != CLASS_NAMES:
-            raise UserError(f"ShapesDataset draws the classes {', '.join(CLASS_NAMES)}; write class_names: [{', '.join(CLASS_NAMES)}]")
+            raise UserError(
+                f"ShapesDataset draws the classes {', '.join(CLASS_NAMES)}; write class_names: "
+                f"[{', '.join(CLASS_NAMES)}]"
+            )
         self._cache: dict[int, np.ndarray] = {}
         super().__init__(config, mode)
 
@@ -178,7 +209,8 @@ class ShapesDataset(DetectionDataset):
 def draw_dataset(folder, count: int, seed: int, size: tuple[int, int] = (192, 160)) -> str:
     """Write ``count`` PNG pictures and ``annotations.json`` into ``folder``; returns the path of the annotations.
 
-    Every file appears under its name only when it is complete, the annotations last. UserError when the folder cannot be written.
+    Every file appears under its name only when it is complete, the annotations last. UserError when the folder cannot
+    be written.
     """
     folder = str(folder)
     try:
@@ -193,7 +225,9 @@ def draw_dataset(folder, count: int, seed: int, size: tuple[int, int] = (192, 16
         path = os.path.join(folder, "annotations.json")
         _write(path, json.dumps(coco).encode())
     except OSError as error:
-        raise UserError(f"{folder}: cannot write the drawn dataset ({error.strerror}); give a folder that can be written") from None
+        raise UserError(
+            f"{folder}: cannot write the drawn dataset ({error.strerror}); give a folder that can be written"
+        ) from None
     return path
 
 

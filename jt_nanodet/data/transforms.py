@@ -1,8 +1,8 @@
 """Upstream's training transforms, with the random source passed in.
 
-``rng`` is a ``random.Random``: ``Random(s)`` draws what upstream draws after ``random.seed(s)``, because order and number of
-draws are the same (``nanodet/data/transform/{warp,color,pipeline}.py``). At test time the same code runs on factors
-that leave the picture alone, so both paths round alike.
+``rng`` is a ``random.Random``: ``Random(s)`` draws what upstream draws after ``random.seed(s)``, because order and
+number of draws are the same (``nanodet/data/transform/{warp,color,pipeline}.py``). At test time the same
+code runs on factors that leave the picture alone, so both paths round alike.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def draw_matrix(pipeline: PipelineConfig, size: tuple[int, int], rng) -> np.ndar
     return warp.translate_matrix(pipeline.translate, width, height, rng) @ m
 
 
-def shape_transform(image: np.ndarray, pipeline: PipelineConfig, frame: tuple[int, int], keep_ratio: bool, rng) -> tuple[np.ndarray, np.ndarray]:
+def shape_transform(
+    image: np.ndarray, pipeline: PipelineConfig, frame: tuple[int, int], keep_ratio: bool, rng
+) -> tuple[np.ndarray, np.ndarray]:
     """Warp a BGR picture into a (w, h) frame; returns (pixels (h', w', 3) uint8, matrix).
 
     With ``keep_ratio`` the frame shrinks to the fitted picture, so h' and w' may be smaller than asked.
@@ -63,7 +65,8 @@ def colour_transform(image: np.ndarray, pipeline: PipelineConfig, rng) -> np.nda
 
 
 def normalise_planes(image: np.ndarray, normalize) -> np.ndarray:
-    """(3, h, w) float32 planes of an (h, w, 3) picture: less the mean, divided by the deviation, both in float32 parts of 255."""
+    """(3, h, w) float32 planes of an (h, w, 3) picture: less the mean, divided by the deviation, both in float32 "
+    "parts of 255."""
     mean, std = (np.array(v, np.float32) / 255 for v in normalize)
     planes = np.empty((3, *image.shape[:2]), np.float32)
     for c in range(3):  # straight into the plane: the same roundings as upstream's, without two more copies
@@ -72,7 +75,9 @@ def normalise_planes(image: np.ndarray, normalize) -> np.ndarray:
     return planes
 
 
-def apply_pipeline(image: np.ndarray, pipeline: PipelineConfig, frame: tuple[int, int], keep_ratio: bool, rng) -> tuple[np.ndarray, np.ndarray]:
+def apply_pipeline(
+    image: np.ndarray, pipeline: PipelineConfig, frame: tuple[int, int], keep_ratio: bool, rng
+) -> tuple[np.ndarray, np.ndarray]:
     """Shape, colour, normalise; returns (input (3, h', w') float32 contiguous, matrix (3, 3) float64)."""
     pixels, matrix = shape_transform(image, pipeline, frame, keep_ratio, rng)
     return normalise_planes(colour_transform(pixels, pipeline, rng), pipeline.normalize), matrix
@@ -86,7 +91,9 @@ def draw_frame(multi_scale: tuple[float, float] | None, frame: tuple[int, int], 
     return int(frame[0] * factor), int(frame[1] * factor)
 
 
-def preprocess_image(image: np.ndarray, input_size: tuple[int, int], keep_ratio: bool, normalize) -> tuple[np.ndarray, np.ndarray]:
+def preprocess_image(
+    image: np.ndarray, input_size: tuple[int, int], keep_ratio: bool, normalize
+) -> tuple[np.ndarray, np.ndarray]:
     """Upstream's test-time preprocessing of one BGR uint8 picture.
 
     ``input_size`` is (w, h), ``normalize`` (mean, std) in grey levels, BGR. Returns (input (3, h, w) float32,

@@ -1,4 +1,5 @@
-"""XMLDataset: Pascal VOC's XML files, turned into COCO's layout by upstream's rules (``nanodet/data/dataset/xml_dataset.py``)."""
+"""XMLDataset: Pascal VOC's XML files, turned into COCO's layout by upstream's rules "
+"(``nanodet/data/dataset/xml_dataset.py``)."""
 
 from __future__ import annotations
 
@@ -12,10 +13,16 @@ from jt_nanodet.errors import UserError
 
 
 def files_below(folder: str, extension: str) -> list[str]:
-    """Paths of all files with that extension in a folder and its sub-folders, sorted, so that ids are the same everywhere."""
+    """Paths of all files with that extension in a folder and its sub-folders, sorted, so that ids are the same "
+    "everywhere."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: there is no such folder of annotations; mend ann_path in the configuration")
-    found = [os.path.join(root, n) for root, _, names in os.walk(folder) for n in names if os.path.splitext(n)[1] == extension]
+    found = [
+        os.path.join(root, n)
+        for root, _, names in os.walk(folder)
+        for n in names
+        if os.path.splitext(n)[1] == extension
+    ]
     if not found:
         raise UserError(f"{folder}: holds no {extension} file; give the folder of the annotations as ann_path")
     return sorted(found)
@@ -27,7 +34,9 @@ def read_image_set(path: str) -> list[str]:
         with open(path, encoding="utf-8") as f:
             names = [line.split()[0] for line in f if line.strip()]
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path}: cannot read the split list; give a text file with one image name a line as image_set") from None
+        raise UserError(
+            f"{path}: cannot read the split list; give a text file with one image name a line as image_set"
+        ) from None
     if not names:
         raise UserError(f"{path}: the split list is empty; put one image name a line there")
     return names
@@ -48,7 +57,10 @@ class XMLDataset(DetectionDataset):
             names = read_image_set(config.image_set)
             lacking = [n for n in names if n not in by_stem]
             if lacking:
-                raise UserError(f"{config.image_set}: names {lacking[0]}, which has no XML file in {config.ann_path}; give the split list made for that folder")
+                raise UserError(
+                    f"{config.image_set}: names {lacking[0]}, which has no XML file in {config.ann_path}; give the "
+                    "split list made for that folder"
+                )
             files = [by_stem[n] for n in names]
         label_of = {name: n + 1 for n, name in enumerate(config.class_names)}
         images, annotations, unknown, odd = [], [], Counter(), []
@@ -64,13 +76,28 @@ class XMLDataset(DetectionDataset):
                     odd.append(file)
                     continue
                 box = [max(x1, 0), max(y1, 0), min(w, width), min(h, height)]
-                annotations.append({"id": len(annotations) + 1, "image_id": n + 1, "category_id": label_of[name], "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": n + 1,
+                        "category_id": label_of[name],
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": 0,
+                    }
+                )
         if unknown:
             listed = ", ".join(f"{k} ({v})" for k, v in unknown.most_common(5))
-            self.warnings.append(f"{sum(unknown.values())} objects left out because class_names lacks their class: {listed}")
+            self.warnings.append(
+                f"{sum(unknown.values())} objects left out because class_names lacks their class: {listed}"
+            )
         if odd:
             self.warnings.append(f"{len(odd)} boxes left out because a side is negative (for example in {odd[0]})")
-        return {"images": images, "annotations": annotations, "categories": [{"id": n, "name": name} for name, n in label_of.items()]}
+        return {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": n, "name": name} for name, n in label_of.items()],
+        }
 
     def _picture(self, file_name: str, xml: str) -> str:
         """The name that the XML gives, or when no such file exists the XML's own name with a picture's ending."""
@@ -82,7 +109,8 @@ class XMLDataset(DetectionDataset):
 
 
 def _read_xml(path: str) -> tuple[str, int, int, list[tuple[str, int, int, int, int]]]:
-    """(file name, width, height, [(class, xmin, ymin, xmax, ymax)]) of one file; UserError names it when something lacks."""
+    """(file name, width, height, [(class, xmin, ymin, xmax, ymax)]) of one file; UserError names it when "
+    "something lacks."""
     try:
         root = ElementTree.parse(path).getroot()
         size = root.find("size")
@@ -90,7 +118,9 @@ def _read_xml(path: str) -> tuple[str, int, int, list[tuple[str, int, int, int, 
         for node in root.findall("object"):
             box = node.find("bndbox")
             # VOC has a few boxes written with decimals, which upstream's int() refuses
-            objects.append((node.find("name").text, *(int(float(box.find(k).text)) for k in ("xmin", "ymin", "xmax", "ymax"))))
+            objects.append(
+                (node.find("name").text, *(int(float(box.find(k).text)) for k in ("xmin", "ymin", "xmax", "ymax")))
+            )
         width, height = (int(float(size.find(k).text)) for k in ("width", "height"))
         if width < 1 or height < 1:
             raise ValueError
@@ -100,4 +130,6 @@ def _read_xml(path: str) -> tuple[str, int, int, list[tuple[str, int, int, int, 
     except OSError as error:
         raise UserError(f"{path}: cannot read the annotation ({error.strerror}); mend or remove the file") from None
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{path}: lacks a VOC field (filename, size, or an object's name and bndbox); mend or remove the file") from None
+        raise UserError(
+            f"{path}: lacks a VOC field (filename, size, or an object's name and bndbox); mend or remove the file"
+        ) from None

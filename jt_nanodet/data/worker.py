@@ -25,10 +25,12 @@ from jt_nanodet.errors import UserError
 MAX_REPLACEMENTS = 20
 
 
-def draw_sample(dataset, run_seed: int, epoch: int, index: int, skip_unreadable: bool) -> tuple[dict, list[tuple[str, str]]]:
+def draw_sample(
+    dataset, run_seed: int, epoch: int, index: int, skip_unreadable: bool
+) -> tuple[dict, list[tuple[str, str]]]:
     """The sample of (run, epoch, index) and the unreadable pictures met, as (path, reason).
 
-    With ``skip_unreadable`` another sample, fixed by the same three numbers, takes the place of one that cannot be read.
+    With ``skip_unreadable`` another sample, fixed by the same three numbers, takes the place of an unreadable one.
     """
     skipped = []
     for attempt in range(MAX_REPLACEMENTS + 1):
@@ -39,7 +41,10 @@ def draw_sample(dataset, run_seed: int, epoch: int, index: int, skip_unreadable:
             if not skip_unreadable:
                 raise
             skipped.append((error.path, error.reason))
-    raise UserError(f"{len(skipped)} images drawn in a row cannot be read (the last: {skipped[-1][0]}, {skipped[-1][1]}); check img_path and the files in it")
+    raise UserError(
+        f"{len(skipped)} images drawn in a row cannot be read (the last: {skipped[-1][0]}, {skipped[-1][1]}); "
+        "check img_path and the files in it"
+    )
 
 
 def shared_slots(fd: int, slots: int, batch_size: int, floats: int) -> np.ndarray:

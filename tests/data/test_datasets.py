@@ -18,7 +18,14 @@ CONFIG = DatasetConfig("CocoDataset", (64, 64), PIPELINE, keep_ratio=False)
 
 
 def entry(image_id, box, category=3, **more):
-    return {"id": more.pop("id", 0), "image_id": image_id, "category_id": category, "bbox": box, "area": box[2] * box[3], **more}
+    return {
+        "id": more.pop("id", 0),
+        "image_id": image_id,
+        "category_id": category,
+        "bbox": box,
+        "area": box[2] * box[3],
+        **more,
+    }
 
 
 @pytest.fixture
@@ -29,16 +36,27 @@ def coco(tmp_path):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.random.RandomState(n).randint(0, 256, (h, w, 3)).astype(np.uint8))
         images.append({"id": n, "file_name": f"{n}.png", "width": w, "height": h})
     annotations = [
-        entry(5, [10, 10, 20, 20], 7), entry(5, [0, 0, 0.5, 9]), entry(5, [1, 1, 9, 9], area=0), entry(5, [0, 0, 40, 40], iscrowd=1),
-        entry(5, [2, 2, 30, 30], 3), entry(5, [4, 4, 8, 8], ignore=1), entry(9, [3, 3, 5, 5], 8),
+        entry(5, [10, 10, 20, 20], 7),
+        entry(5, [0, 0, 0.5, 9]),
+        entry(5, [1, 1, 9, 9], area=0),
+        entry(5, [0, 0, 40, 40], iscrowd=1),
+        entry(5, [2, 2, 30, 30], 3),
+        entry(5, [4, 4, 8, 8], ignore=1),
+        entry(9, [3, 3, 5, 5], 8),
     ]
-    data = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]}
+    data = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+    }
     return tmp_path, data
 
 
 def open_coco(folder, data, mode="test", **changes):
     (folder / "ann.json").write_text(json.dumps(data))
-    return build_dataset(dataclasses.replace(CONFIG, img_path=str(folder), ann_path=str(folder / "ann.json"), **changes), mode)
+    return build_dataset(
+        dataclasses.replace(CONFIG, img_path=str(folder), ann_path=str(folder / "ann.json"), **changes), mode
+    )
 
 
 def test_selection_rules(coco):
@@ -64,7 +82,10 @@ def test_batches_are_padded_to_a_multiple_of_32(coco):
     dataset = open_coco(*coco, keep_ratio=True, input_size=(70, 70))
     assert [dataset[n]["img"].shape for n in range(3)] == [(3, 70, 70), (3, 35, 70), (3, 70, 35)]
     parts = list(batches(dataset, None, 2))
-    assert [p["img"].shape for p in parts] == [(2, 3, 96, 96), (1, 3, 96, 64)] and [p["index"] for p in parts] == [[0, 1], [2]]
+    assert [p["img"].shape for p in parts] == [(2, 3, 96, 96), (1, 3, 96, 64)] and [p["index"] for p in parts] == [
+        [0, 1],
+        [2],
+    ]
     assert np.array_equal(parts[0]["img"][1, :, :35, :70], dataset[1]["img"])
     assert not parts[0]["img"][1, :, 35:].any() and not parts[0]["img"][1, :, :, 70:].any()
     assert [i["id"] for i in parts[0]["img_info"]] == [2, 5] and parts[0]["img"].flags.c_contiguous
@@ -107,16 +128,19 @@ def test_unreadable_picture_is_named_in_evaluation(coco):
         list(batches(open_coco(folder, data), None, 2))
 
 
-@pytest.mark.parametrize("change,words", [
-    (lambda d: d.pop("categories"), "lacks the lists"),
-    (lambda d: d["images"][0].pop("width"), r"images\[0\] has no width"),
-    (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotations\[1\].bbox"),
-    (lambda d: d["annotations"][1].update(bbox=[1, 2, float("nan"), 3]), r"annotations\[1\].bbox"),
-    (lambda d: d["annotations"][0].update(image_id=77), "image 77, which is not listed"),
-    (lambda d: d["images"].append(dict(d["images"][0])), "two images share an id"),
-    (lambda d: d["images"][0].update(id="5"), "use whole numbers"),
-    (lambda d: (d["images"].clear(), d["annotations"].clear()), "lists no image"),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda d: d.pop("categories"), "lacks the lists"),
+        (lambda d: d["images"][0].pop("width"), r"images\[0\] has no width"),
+        (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotations\[1\].bbox"),
+        (lambda d: d["annotations"][1].update(bbox=[1, 2, float("nan"), 3]), r"annotations\[1\].bbox"),
+        (lambda d: d["annotations"][0].update(image_id=77), "image 77, which is not listed"),
+        (lambda d: d["images"].append(dict(d["images"][0])), "two images share an id"),
+        (lambda d: d["images"][0].update(id="5"), "use whole numbers"),
+        (lambda d: (d["images"].clear(), d["annotations"].clear()), "lists no image"),
+    ],
+)
 def test_broken_annotation_files(coco, change, words):
     folder, data = coco
     change(data)
@@ -156,17 +180,28 @@ def test_multi_scale_draws_the_frame(coco):
     assert len(shapes) > 1 and all(32 <= s[1] <= 96 for s in shapes)
 
 
-XML = """<annotation><filename>{name}</filename><size><width>80</width><height>40</height><depth>3</depth></size>{objects}</annotation>"""
-OBJECT = "<object><name>{0}</name><difficult>{1}</difficult><bndbox><xmin>{2}</xmin><ymin>{3}</ymin><xmax>{4}</xmax><ymax>{5}</ymax></bndbox></object>"
+XML = """<annotation><filename>{name}</filename>
+<size><width>80</width><height>40</height><depth>3</depth></size>{objects}</annotation>"""
+OBJECT = (
+    "<object><name>{0}</name><difficult>{1}</difficult><bndbox>"
+    "<xmin>{2}</xmin><ymin>{3}</ymin><xmax>{4}</xmax><ymax>{5}</ymax></bndbox></object>"
+)
 
 
 @pytest.fixture
 def voc(tmp_path):
-    objects = OBJECT.format("cat", 1, 10, 5, 30, 25) + OBJECT.format("cow", 0, 1, 1, 9, 9) + OBJECT.format("dog", 0, "2.7", 3, 79, 39) + OBJECT.format("dog", 0, 20, 3, 10, 9)
+    objects = (
+        OBJECT.format("cat", 1, 10, 5, 30, 25)
+        + OBJECT.format("cow", 0, 1, 1, 9, 9)
+        + OBJECT.format("dog", 0, "2.7", 3, 79, 39)
+        + OBJECT.format("dog", 0, 20, 3, 10, 9)
+    )
     for name, text in (("b", objects), ("a", "")):
         (tmp_path / f"{name}.xml").write_text(XML.format(name=f"{name}.jpg", objects=text))
         cv2.imwrite(str(tmp_path / f"{name}.jpg"), np.zeros((40, 80, 3), np.uint8))
-    return dataclasses.replace(CONFIG, name="XMLDataset", img_path=str(tmp_path), ann_path=str(tmp_path), class_names=("dog", "cat")), tmp_path
+    return dataclasses.replace(
+        CONFIG, name="XMLDataset", img_path=str(tmp_path), ann_path=str(tmp_path), class_names=("dog", "cat")
+    ), tmp_path
 
 
 def test_voc(voc):
@@ -175,7 +210,10 @@ def test_voc(voc):
     assert dataset.file_names == ["a.jpg", "b.jpg"] and dataset.class_names == ["dog", "cat"]
     boxes, labels, ignored = dataset.annotation(1)
     assert boxes.tolist() == [[10, 5, 30, 25], [2, 3, 79, 39]] and labels.tolist() == [1, 0] and len(ignored) == 0
-    assert [w.split(" left out")[0] for w in dataset.warnings] == ["1 objects", "1 boxes"] and "cow (1)" in dataset.warnings[0]
+    assert [w.split(" left out")[0] for w in dataset.warnings] == [
+        "1 objects",
+        "1 boxes",
+    ] and "cow (1)" in dataset.warnings[0]
 
 
 def test_voc_split_list(voc):
@@ -187,7 +225,13 @@ def test_voc_split_list(voc):
         build_dataset(dataclasses.replace(config, image_set=str(folder / "set.txt")), "test")
 
 
-@pytest.mark.parametrize("text,words", [("<annotation>", "a.xml: not valid XML at line 1"), ("<annotation><filename>a.jpg</filename></annotation>", "a.xml: lacks a VOC field")])
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("<annotation>", "a.xml: not valid XML at line 1"),
+        ("<annotation><filename>a.jpg</filename></annotation>", "a.xml: lacks a VOC field"),
+    ],
+)
 def test_voc_broken_file(voc, text, words):
     config, folder = voc
     (folder / "a.xml").write_text(text)
@@ -200,10 +244,15 @@ def test_voc_real_pictures(shared, repository):
 
     root = shared / "data/VOCdevkit/VOC2012"
     config = load_config(repository / "configs/nanodet-plus-m_320_voc.yml").data.val
-    config = dataclasses.replace(config, img_path=str(root / "JPEGImages"), ann_path=str(root / "Annotations"), image_set=None)
+    config = dataclasses.replace(
+        config, img_path=str(root / "JPEGImages"), ann_path=str(root / "Annotations"), image_set=None
+    )
     dataset = build_dataset(config, "test", 20)
     assert (len(dataset), len(dataset.boxes), dataset.warnings) == (100, 273, [])
-    parts = [build_dataset(dataclasses.replace(config, image_set=str(root / f"ImageSets/Main/{s}.txt")), "test") for s in ("trainval", "val")]
+    parts = [
+        build_dataset(dataclasses.replace(config, image_set=str(root / f"ImageSets/Main/{s}.txt")), "test")
+        for s in ("trainval", "val")
+    ]
     assert [len(p) for p in parts] == [70, 30] and sum(len(p.boxes) for p in parts) == 273
 
 
@@ -212,7 +261,9 @@ def yolo(tmp_path):
     (tmp_path / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n\n0 0.05 0.5 0.2 0.2\n5 0.5 0.5 0.1 0.1\n")
     (tmp_path / "classes.txt").write_text("dog\ncat\n")
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 80, 3), np.uint8))
-    return dataclasses.replace(CONFIG, name="YoloDataset", img_path=str(tmp_path), ann_path=str(tmp_path), class_names=("dog", "cat")), tmp_path
+    return dataclasses.replace(
+        CONFIG, name="YoloDataset", img_path=str(tmp_path), ann_path=str(tmp_path), class_names=("dog", "cat")
+    ), tmp_path
 
 
 def test_yolo(yolo):

@@ -29,7 +29,10 @@ def evaluator():
 
 
 def perfect():
-    return [{"image_id": a["image_id"], "category_id": a["category_id"], "bbox": list(map(float, a["bbox"])), "score": 0.9} for a in TRUTH["annotations"]]
+    return [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": list(map(float, a["bbox"])), "score": 0.9}
+        for a in TRUTH["annotations"]
+    ]
 
 
 def test_perfect_detections():
@@ -44,7 +47,11 @@ def test_perfect_detections():
 
 def test_a_missing_class_halves_the_mean():
     metrics = evaluator().evaluate([d for d in perfect() if d["category_id"] == 3])
-    assert metrics["mAP"] == pytest.approx(0.5) and metrics["per_class"] == {"dog": pytest.approx(1.0), "cat": 0.0, "cow": None}
+    assert metrics["mAP"] == pytest.approx(0.5) and metrics["per_class"] == {
+        "dog": pytest.approx(1.0),
+        "cat": 0.0,
+        "cow": None,
+    }
     assert metrics["AP_m"] == pytest.approx(0.0) and metrics["AP_l"] == pytest.approx(1.0)
 
 
@@ -67,12 +74,18 @@ def test_evaluating_twice_gives_the_same():
     assert e.evaluate(perfect()[:2]) == e.evaluate(perfect()[:2])
 
 
-@pytest.mark.parametrize("change,words", [
-    ({"image_id": 77}, "image 77, which the annotations do not list; use the annotation file made for these images"),
-    ({"category_id": 4}, "category 4"),
-    ({"score": float("nan")}, "check the weights for NaN"),
-    ({"bbox": [0.0, 0.0, float("inf"), 1.0]}, "not finite"),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (
+            {"image_id": 77},
+            "image 77, which the annotations do not list; use the annotation file made for these images",
+        ),
+        ({"category_id": 4}, "category 4"),
+        ({"score": float("nan")}, "check the weights for NaN"),
+        ({"bbox": [0.0, 0.0, float("inf"), 1.0]}, "not finite"),
+    ],
+)
 def test_refusals(change, words):
     with pytest.raises(UserError, match=words):
         evaluator().evaluate(perfect()[:2] + [{**perfect()[2], **change}])

@@ -65,7 +65,11 @@ def test_unreadable_is_named_and_says_what_to_do(tmp_path, data, words):
         file.write_bytes(data)
     with pytest.raises(UnreadableImage) as caught:
         read_image(file)
-    assert str(file) in str(caught.value) and words in str(caught.value) and str(caught.value).endswith("replace or remove it")
+    assert (
+        str(file) in str(caught.value)
+        and words in str(caught.value)
+        and str(caught.value).endswith("replace or remove it")
+    )
     assert isinstance(caught.value, UserError)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.path, again.reason, str(again)) == (caught.value.path, caught.value.reason, str(caught.value))
@@ -76,6 +80,10 @@ def test_listing_a_folder(tmp_path):
         (tmp_path / name).write_bytes(b"")
     assert list_images(tmp_path) == [str(tmp_path / "a.jpg"), str(tmp_path / "b.PNG")]
     (tmp_path / "empty").mkdir()
-    for folder, words in ((tmp_path / "empty", "holds no image"), (tmp_path / "none", "no such folder"), (tmp_path / "a.jpg", "is a file")):
+    for folder, words in (
+        (tmp_path / "empty", "holds no image"),
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "a.jpg", "is a file"),
+    ):
         with pytest.raises(UserError, match=words):
             list_images(folder)

@@ -1,4 +1,5 @@
-"""jt_nanodet.data.loader and worker: the same batches however they are drawn; unreadable pictures; ends of all kinds."""
+"""jt_nanodet.data.loader and worker: the same batches however they are drawn; unreadable pictures; ends of all "
+"kinds."""
 
 import dataclasses
 import os
@@ -29,8 +30,12 @@ def shapes():
 
 
 def same(a, b):
-    return (np.array_equal(a["img"], b["img"]) and a["index"] == b["index"] and a["img_info"] == b["img_info"]
-            and all(np.array_equal(x, y) for key in LISTS for x, y in zip(a[key], b[key])))
+    return (
+        np.array_equal(a["img"], b["img"])
+        and a["index"] == b["index"]
+        and a["img_info"] == b["img_info"]
+        and all(np.array_equal(x, y) for key in LISTS for x, y in zip(a[key], b[key]))
+    )
 
 
 def test_workers_change_nothing(shapes):
@@ -40,7 +45,7 @@ def test_workers_change_nothing(shapes):
             a, b = list(alone.epoch(epoch)), list(shared.epoch(epoch))
             assert len(a) == len(b) == len(alone) == 5 and all(map(same, a, b))
         kept = a[0]["img"].copy()
-        # an epoch left in the middle must not leak into the next, nor may a slot be filled under a batch already given out
+        # an epoch left in the middle must not leak into the next, nor a slot be filled under a batch given out
         left = next(iter(shared.epoch(3)))
         copy = left["img"].copy()
         assert same(next(shared.epoch(1, start=2)), a[2])
@@ -80,8 +85,12 @@ def folder(tmp_path):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((40, 48, 3), 20 * n, np.uint8))
     (tmp_path / "3.png").write_bytes(b"broken")
     (tmp_path / "6.png").write_bytes((tmp_path / "5.png").read_bytes()[:60])
-    (tmp_path / "ann.json").write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
-    return DatasetConfig("CocoDataset", (32, 32), PipelineConfig(NORMALIZE), str(tmp_path), str(tmp_path / "ann.json"), keep_ratio=False), tmp_path
+    (tmp_path / "ann.json").write_text(
+        json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]})
+    )
+    return DatasetConfig(
+        "CocoDataset", (32, 32), PipelineConfig(NORMALIZE), str(tmp_path), str(tmp_path / "ann.json"), keep_ratio=False
+    ), tmp_path
 
 
 def test_unreadable_pictures_are_replaced_named_and_counted(folder):
@@ -90,9 +99,14 @@ def test_unreadable_pictures_are_replaced_named_and_counted(folder):
     alone = DataLoader(dataset, 4, on_skip=lambda p, r: told.append((p, r)))
     assert alone.skipped_summary() is None
     batches = [b for e in range(3) for b in alone.epoch(e)]
-    assert sorted(told) == [(str(path / "3.png"), "not a picture, or damaged"), (str(path / "6.png"), "the file is cut short")]
+    assert sorted(told) == [
+        (str(path / "3.png"), "not a picture, or damaged"),
+        (str(path / "6.png"), "the file is cut short"),
+    ]
     assert alone.skipped == dict(told) and alone.skipped_samples >= 6
-    assert alone.skipped_summary().startswith(f"2 images could not be read and were replaced {alone.skipped_samples} times: ")
+    assert alone.skipped_summary().startswith(
+        f"2 images could not be read and were replaced {alone.skipped_samples} times: "
+    )
     assert all(b["img"].shape == (4, 3, 32, 32) for b in batches)
     assert {i["file_name"] for b in batches for i in b["img_info"]} <= {f"{n}.png" for n in (0, 1, 2, 4, 5, 7)}
     with DataLoader(dataset, 4, workers=1) as shared:
@@ -103,7 +117,10 @@ def test_unreadable_pictures_are_replaced_named_and_counted(folder):
 def test_in_evaluation_an_unreadable_picture_stops_the_run(folder):
     dataset = build_dataset(folder[0], "val")
     for workers in (0, 1):
-        with DataLoader(dataset, 4, drop_last=False, workers=workers) as loader, pytest.raises(UserError, match="cannot read the image .*(3|6).png"):
+        with (
+            DataLoader(dataset, 4, drop_last=False, workers=workers) as loader,
+            pytest.raises(UserError, match="cannot read the image .*(3|6).png"),
+        ):
             list(loader.epoch(0))
 
 
@@ -121,15 +138,22 @@ def test_a_killed_worker_is_reported(shapes):
         next(steps)
         victim = loader._pool.processes[1]
         os.kill(victim.pid, signal.SIGKILL)
-        with pytest.raises(UserError, match=f"data worker 1 .process {victim.pid}. ended unasked .killed by signal 9, often for lack of memory"):
+        with pytest.raises(
+            UserError,
+            match=f"data worker 1 .process {victim.pid}. ended unasked .killed by signal 9, often for lack of memory",
+        ):
             list(steps)
             list(loader.epoch(1))
 
 
 def test_workers_end_with_the_process_they_serve(repository):
-    script = ("import time\nfrom jt_nanodet.config import load_config\nfrom jt_nanodet.data import build_dataset\nfrom jt_nanodet.data.loader import DataLoader\nimport dataclasses\n"
-              "d = build_dataset(dataclasses.replace(load_config('configs/shapes.yml').data.train, count=8), 'train')\n"
-              "l = DataLoader(d, 4, workers=1)\nnext(l.epoch(0))\nprint(l._pool.processes[0].pid, flush=True)\ntime.sleep(60)\n")
+    script = (
+        "import time\nfrom jt_nanodet.config import load_config\nfrom jt_nanodet.data import build_dataset\nfrom "
+        "jt_nanodet.data.loader import DataLoader\nimport dataclasses\n"
+        "d = build_dataset(dataclasses.replace(load_config('configs/shapes.yml').data.train, count=8), 'train')\n"
+        "l = DataLoader(d, 4, workers=1)\nnext(l.epoch(0))\nprint(l._pool.processes[0].pid, "
+        "flush=True)\ntime.sleep(60)\n"
+    )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=repository, stdout=subprocess.PIPE, text=True)
     pid = int(process.stdout.readline())
     os.kill(pid, 0)
@@ -151,8 +175,11 @@ def _alive(pid):
 
 
 def test_nothing_of_a_framework_is_imported(repository):
-    line = ("import sys, jt_nanodet.data.worker, jt_nanodet.data.loader, jt_nanodet.data.evaluator, jt_nanodet.data.shapes, jt_nanodet.data.voc, jt_nanodet.data.yolo, jt_nanodet.data.bench\n"
-            "print([m for m in ('jittor', 'torch', 'torch_ref', 'alignment', 'pycocotools') if m in sys.modules])")
+    line = (
+        "import sys, jt_nanodet.data.worker, jt_nanodet.data.loader, jt_nanodet.data.evaluator, "
+        "jt_nanodet.data.shapes, jt_nanodet.data.voc, jt_nanodet.data.yolo, jt_nanodet.data.bench\n"
+        "print([m for m in ('jittor', 'torch', 'torch_ref', 'alignment', 'pycocotools') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", line], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -10,7 +10,9 @@ from jt_nanodet.data.sampler import epoch_order, replacement_index, sample_seed,
 def test_seed_is_the_documented_hash():
     expected = int.from_bytes(hashlib.blake2b(b"nanodet-sample:7:3:41:0", digest_size=8).digest(), "big")
     assert sample_seed(7, 3, 41) == expected
-    assert len({sample_seed(r, e, i, a) for r in range(3) for e in range(3) for i in range(20) for a in range(2)}) == 360
+    assert (
+        len({sample_seed(r, e, i, a) for r in range(3) for e in range(3) for i in range(20) for a in range(2)}) == 360
+    )
 
 
 def test_order_is_a_permutation_of_its_own_for_every_epoch():

@@ -23,7 +23,11 @@ def drawn():
 
 def test_seeded(drawn):
     picture, boxes, labels = draw_image(1, 3, SIZE)
-    assert np.array_equal(picture, drawn[3][0]) and np.array_equal(boxes, drawn[3][1]) and np.array_equal(labels, drawn[3][2])
+    assert (
+        np.array_equal(picture, drawn[3][0])
+        and np.array_equal(boxes, drawn[3][1])
+        and np.array_equal(labels, drawn[3][2])
+    )
     assert picture.shape == (160, 192, 3) and picture.dtype == np.uint8
     assert not np.array_equal(draw_image(2, 3, SIZE)[0], picture)
 
@@ -41,7 +45,12 @@ def test_varied(drawn):
 
 
 def _overlaps(boxes):
-    return any(np.minimum(a[2:], b[2:])[0] > np.maximum(a[:2], b[:2])[0] and np.minimum(a[2:], b[2:])[1] > np.maximum(a[:2], b[:2])[1] for i, a in enumerate(boxes) for b in boxes[:i])
+    return any(
+        np.minimum(a[2:], b[2:])[0] > np.maximum(a[:2], b[:2])[0]
+        and np.minimum(a[2:], b[2:])[1] > np.maximum(a[:2], b[:2])[1]
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+    )
 
 
 def test_colour_does_not_give_the_class_away(drawn):
@@ -59,10 +68,14 @@ def test_dataset_and_folder_hold_the_same(tmp_path, repository):
     assert sorted(os.listdir(tmp_path / "drawn")) == [f"{n:06d}.png" for n in range(6)] + ["annotations.json"]
     config = load_config(repository / "configs/shapes.yml").data.val
     here = build_dataset(dataclasses.replace(config, count=6), "val", 5)
-    there = build_dataset(dataclasses.replace(config, name="CocoDataset", img_path=str(tmp_path / "drawn"), ann_path=path), "val", 5)
+    there = build_dataset(
+        dataclasses.replace(config, name="CocoDataset", img_path=str(tmp_path / "drawn"), ann_path=path), "val", 5
+    )
     assert len(here) == len(there) == 6 and here.class_names == there.class_names == list(CLASS_NAMES)
     for n in range(6):
-        assert np.array_equal(here[n]["img"], there[n]["img"]) and np.array_equal(here[n]["gt_bboxes"], there[n]["gt_bboxes"])
+        assert np.array_equal(here[n]["img"], there[n]["img"]) and np.array_equal(
+            here[n]["gt_bboxes"], there[n]["gt_bboxes"]
+        )
         assert np.array_equal(here.load(n), cv2.imread(str(tmp_path / "drawn" / f"{n:06d}.png")))
     assert json.loads((tmp_path / "drawn/annotations.json").read_text())["categories"][0] == {"id": 1, "name": "circle"}
 

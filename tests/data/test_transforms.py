@@ -14,8 +14,10 @@ from jt_nanodet.data.coco import CocoDataset
 
 NORMALIZE = ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
 #: Limits under which every draw shows in the matrix.
-ALL = PipelineConfig(NORMALIZE, 0, 0.0005, (0.6, 1.4), ((0.8, 1.2), (0.7, 1.3)), 10.0, 5.0, 0.2, 0.5, 0.2, (0.6, 1.4), (0.5, 1.2))
-#: Asked of the recorded samples: the matrix to this much, pixels to one grey level's step after division by the smallest deviation.
+ALL = PipelineConfig(
+    NORMALIZE, 0, 0.0005, (0.6, 1.4), ((0.8, 1.2), (0.7, 1.3)), 10.0, 5.0, 0.2, 0.5, 0.2, (0.6, 1.4), (0.5, 1.2)
+)
+#: Allowed against the recorded samples: the matrix to this much, pixels to one grey level's step after normalising.
 MATRIX_BOUND = 1e-9
 PIXEL_BOUND = 1.0 / 57.12
 
@@ -54,7 +56,11 @@ def read_golden(path):
 def test_the_64_recorded_samples(shared, golden_dir, repository):
     header, arrays = read_golden(golden_dir / "augment.npz")
     base = load_config(repository / "configs/nanodet-plus-m_320.yml").data.train
-    base = dataclasses.replace(base, img_path=str(shared / "data/coco/val2017"), ann_path=str(shared / "data/coco/annotations" / header["annotations"]))
+    base = dataclasses.replace(
+        base,
+        img_path=str(shared / "data/coco/val2017"),
+        ann_path=str(shared / "data/coco/annotations" / header["annotations"]),
+    )
     dataset = CocoDataset(base, "train")
     at = {int(i): n for n, i in enumerate(dataset.ids)}
     assert len(header["cases"]) == 64
@@ -77,7 +83,17 @@ def test_the_64_recorded_samples(shared, golden_dir, repository):
 def test_order_of_the_shape_draws():
     rng = Recorder()
     transforms.draw_matrix(ALL, (90, 60), rng)
-    assert rng.asked == [(-0.0005, 0.0005)] * 2 + [(0.6, 1.4), (0.8, 1.2), (0.7, 1.3), (-10, 10), (-5, 5), (-5, 5), "random", (0.3, 0.7), (0.3, 0.7)]
+    assert rng.asked == [(-0.0005, 0.0005)] * 2 + [
+        (0.6, 1.4),
+        (0.8, 1.2),
+        (0.7, 1.3),
+        (-10, 10),
+        (-5, 5),
+        (-5, 5),
+        "random",
+        (0.3, 0.7),
+        (0.3, 0.7),
+    ]
 
 
 def test_shape_numbers_are_drawn_even_when_they_do_nothing():
@@ -119,13 +135,16 @@ def test_unchanged_size_gives_the_normalised_pixels_exactly():
     assert np.array_equal(image, expected.transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("size,frame,divisible,fitted", [
-    ((640, 426), (320, 320), 0, (320, 213)),
-    ((426, 640), (320, 320), 0, (213, 320)),
-    ((100, 100), (320, 320), 0, (320, 320)),
-    ((640, 426), (320, 320), 32, (320, 224)),
-    ((1000, 10), (320, 320), 32, (320, 32)),
-])
+@pytest.mark.parametrize(
+    "size,frame,divisible,fitted",
+    [
+        ((640, 426), (320, 320), 0, (320, 213)),
+        ((426, 640), (320, 320), 0, (213, 320)),
+        ((100, 100), (320, 320), 0, (320, 320)),
+        ((640, 426), (320, 320), 32, (320, 224)),
+        ((1000, 10), (320, 320), 32, (320, 32)),
+    ],
+)
 def test_fitted_size(size, frame, divisible, fitted):
     assert warp.fitted_size(size, frame, divisible) == fitted
 
@@ -140,7 +159,9 @@ def test_boxes_follow_the_pixels():
     pixels = np.zeros((100, 100, 3), np.uint8)
     pixels[30:50, 20:60] = 255
     rng = random.Random(3)
-    warped, matrix = transforms.shape_transform(pixels, dataclasses.replace(ALL, perspective=0.0), (100, 100), False, rng)
+    warped, matrix = transforms.shape_transform(
+        pixels, dataclasses.replace(ALL, perspective=0.0), (100, 100), False, rng
+    )
     box = warp.warp_boxes(np.array([[20, 30, 60, 50]], np.float32), matrix, 100, 100)[0]
     ys, xs = np.nonzero(warped[..., 0] > 127)
     assert np.abs(box - [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).max() < 2  # pixels, the width of an edge
