@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed-$(DEVICE)
 comma := ,
 EXTRAS := dev$(if $(filter cuda,$(DEVICE)),$(comma)cuda)
 
-PIP := $(PY) -m pip --quiet --disable-pip-version-check $(PIP_ARGS)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 # What Jittor needs to build its core, with the versions pyproject.toml pins.
 JITTOR_PINS := $(shell sed -nE 's/^ *"((jittor|numpy|astunparse|onednn-[a-z-]+)==[0-9.]+)".*/\1/p' pyproject.toml)
 
@@ -53,11 +53,11 @@ $(STAMP): pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m virtualenv -q $(VENV) >/dev/null 2>&1; } || \
 		{ rm -rf $(VENV); echo 'error: $(PYTHON) cannot make a virtual environment: type "apt-get install python3-venv"' >&2; exit 2; }
 	@echo "Installing the pinned packages into $(VENV) (needed once) ..."
-	$(PIP) install $(JITTOR_PINS)
+	$(PIP) $(JITTOR_PINS)
 	@# Jittor's core is compiled while the large packages are fetched. Its failure is not final here:
 	@# the command that needs Jittor tries again and says what is wrong.
 	@$(if $(filter cpu,$(DEVICE)),$(PY) -m jt_nanodet prepare,true) & build=$$!; \
-	echo '$(PIP) install -e ".[$(EXTRAS)]"'; $(PIP) install -e ".[$(EXTRAS)]" || { kill $$build 2>/dev/null; exit 2; }; \
+	echo '$(PIP) -e ".[$(EXTRAS)]"'; $(PIP) -e ".[$(EXTRAS)]" || { kill $$build 2>/dev/null; exit 2; }; \
 	wait $$build || true
 	@touch $@
 
