@@ -187,5 +187,6 @@ def _channel_bounds(floor: Floor, factor: float) -> tuple[float, ...] | None:
     spread, magnitude = np.asarray(floor.channel_rmse), np.asarray(floor.channel_rms)
     alive = magnitude > 0
     typical = float(np.median(spread[alive] / magnitude[alive])) if alive.any() else 0.0
-    expected = np.maximum(spread, typical * magnitude) * sampling_allowance(floor.channel_size)
+    # All elements of a channel share the rounding of the channel's weights, so a run is one sample of it, however many elements it has.
+    expected = np.maximum(spread, typical * magnitude) * sampling_allowance(min(floor.channel_size, floor.repeats))
     return tuple(max(factor * error, ulp(top, floor.dtype)) for error, top in zip(expected.tolist(), floor.channel_max))

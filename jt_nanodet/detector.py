@@ -65,3 +65,4 @@ def load_state(model, weights, training_branch=True):
     check_fit({k: file_shape(k, v.shape) for k, v in own.items()}, weights, training_branch)
     for k, value in weights.items():
         own[k].update(jt.array(np.ascontiguousarray(value).reshape(own[k].shape)).cast(own[k].dtype))
+    jt.sync(list(own.values()))  # differs: a one-element array still waiting to be copied breaks Jittor's fused code for `x * scale`

@@ -8,9 +8,20 @@ from jittor import nn
 
 from .errors import UserError, nearest
 
+class LeakyReLU(nn.Module):
+    """x where positive, else x · negative_slope."""  # differs: Jittor's own hides its slope, and nobody could compare it
+
+    def __init__(self, negative_slope):
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def execute(self, x):
+        return nn.leaky_relu(x, self.negative_slope)
+
+
 ACTIVATIONS = {
     "ReLU": lambda: nn.ReLU(),
-    "LeakyReLU": lambda: nn.LeakyReLU(0.1),  # upstream's slope; the framework's default is 0.01
+    "LeakyReLU": lambda: LeakyReLU(0.1),  # upstream's slope; the framework's default is 0.01
     "ReLU6": lambda: nn.ReLU6(),
     "GELU": lambda: nn.GELU(),
     "SiLU": lambda: nn.SiLU(),
@@ -24,6 +35,12 @@ def activation_layer(name):
         raise UserError(f"activation '{name}' is not supported: type one of {', '.join(ACTIVATIONS)}"
                         + (f" (did you mean '{close}'?)" if close else ""))
     return ACTIVATIONS[name]()
+
+
+def exact_mean(x, dims):
+    """Mean over `dims`, summed in float64 inside one fused loop."""
+    # differs: Jittor adds float32 one after the other, which cost a GroupNorm over 1,200 values six times PyTorch's error
+    return x.float64().mean(dims=dims).float32()
 
 
 class BatchNorm2d(nn.Module):
@@ -45,8 +62,8 @@ class BatchNorm2d(nn.Module):
     def execute(self, x):
         mean, var = self.running_mean, self.running_var
         if self.is_training():
-            mean = x.mean(dims=[0, 2, 3])
-            var = jt.sqr(x - mean.reshape(1, -1, 1, 1)).mean(dims=[0, 2, 3])
+            mean = exact_mean(x, [0, 2, 3])
+            var = exact_mean(jt.sqr(x - mean.reshape(1, -1, 1, 1)), [0, 2, 3])
             count = x.numel() // self.num_features
             unbiased = var * (count / max(count - 1, 1))
             self.running_mean.update(self.running_mean * (1 - self.momentum) + mean.detach() * self.momentum)
@@ -72,9 +89,8 @@ class GroupNorm(nn.Module):
     def execute(self, x):
         b, c, h, w = x.shape
         groups = x.reshape(b, self.num_groups, -1)
-        mean = groups.mean(dim=2, keepdims=True)
-        centred = groups - mean
-        var = jt.sqr(centred).mean(dim=2, keepdims=True)
+        centred = groups - exact_mean(groups, [2]).unsqueeze(2)
+        var = exact_mean(jt.sqr(centred), [2]).unsqueeze(2)
         normal = (centred / jt.sqrt(var + self.eps)).reshape(b, c, h, w)
         return normal * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
 

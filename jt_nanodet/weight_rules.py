@@ -16,12 +16,14 @@ CLASS_PRIOR_BIAS = -4.595  # log-odds of a score of 0.01
 def check_fit(shapes, weights, training_branch=True):
     """Raise UserError unless `weights` (name to array) has exactly the names and shapes of `shapes` (name to tuple), all finite.
 
-    training_branch=False also accepts weights without a single key of the auxiliary branch. The message names what is missing,
-    unexpected, of another shape or not finite.
+    training_branch=False, for inference, also accepts weights without a single key of the auxiliary branch, and without a single
+    batch counter: released files lack both. The message names what is missing, unexpected, of another shape or not finite.
     """
     expected = dict(shapes)
-    if not training_branch and not any(k.startswith(TRAINING_ONLY) for k in weights):
-        expected = {k: v for k, v in expected.items() if not k.startswith(TRAINING_ONLY)}
+    if not training_branch:
+        for idle in (lambda k: k.startswith(TRAINING_ONLY), lambda k: k.endswith("num_batches_tracked")):
+            if not any(idle(k) for k in weights):
+                expected = {k: v for k, v in expected.items() if not idle(k)}
     problems = {
         "missing": [k for k in expected if k not in weights],
         "unexpected": [k for k in weights if k not in expected],
@@ -80,3 +82,24 @@ def _initial_bias(name):
         return CLASS_PRIOR_BIAS
     # every backbone bias belongs to a BatchNorm: its convolutions have none
     return 0.0001 if name.startswith("backbone.") else 0.0
+
+
+def lively_weights(shapes, seed):
+    """Weights no training made, under which every output varies: scores above and below the threshold, statistics away from 0 and 1.
+
+    For comparisons without a checkpoint; on `initial_weights` all scores are alike and even a wrong port agrees.
+    """
+    weights = initial_weights(shapes, seed)
+    for name, value in weights.items():
+        random = np.random.RandomState(zlib.crc32(f"{seed}:lively:{name}".encode()) & 0xFFFFFFFF)
+        if name.endswith("running_mean"):
+            value[...] = 0.1 * random.randn(*value.shape)
+        elif value.ndim == 4:
+            # three times the usual spread where the scores are made, so that they neither saturate nor vanish
+            spread = 3.0 if "gfl_" in name else 1.0
+            value[...] = spread * random.randn(*value.shape) / math.sqrt(value[0].size)
+        elif value.dtype.kind == "f" and name.endswith((".weight", "running_var", ".scale")):
+            value[...] = 0.8 + 0.4 * random.rand(*value.shape)
+        elif name.endswith(".bias"):
+            value += (0.1 * random.randn(*value.shape)).astype(np.float32)
+    return weights

@@ -32,6 +32,10 @@ class JittorBackend(Backend):
 
     def load(self, config: Any, weights: Mapping[str, np.ndarray], *, training_branch: bool) -> None:
         self.config = config
+        with self.jt.flag_scope(no_grad=0):  # else every weight would be born without a gradient, and look like a buffer
+            self.build(config, weights, training_branch)
+
+    def build(self, config: Any, weights: Mapping[str, np.ndarray], training_branch: bool) -> None:
         self.model = self.detector.build_model(config.model.arch)
         self.detector.load_state(self.model, weights, training_branch)
 

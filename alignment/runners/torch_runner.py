@@ -118,10 +118,12 @@ class TorchBackend(Backend):
 
         for call, (_, _, _, output) in recorder.calls.items():
             keep(tasks.outputs(call, output, self.array))
+        nudged = nudged_model(self.model, seed)
         for change in changes:
             with change.around():
-                for call, (_, module, inputs, _) in recorder.calls.items():
-                    output = map_tensors(module(*map_tensors(inputs, change.before)), change.after)
+                modules = dict((nudged if change.weights else self.model).named_modules())
+                for call, (path, _, inputs, _) in recorder.calls.items():
+                    output = map_tensors(modules[path](*map_tensors(inputs, change.before)), change.after)
                     keep(tasks.outputs(call, output, self.array))
         own = {}
         for call, (path, _, inputs, _) in recorder.calls.items():
@@ -133,7 +135,7 @@ class TorchBackend(Backend):
         keep(self.whole(self.model, self.tensor(images), auxiliary))
         for change in changes:
             with change.around():
-                found = self.whole(self.model, change.before(self.tensor(images)), auxiliary)
+                found = self.whole(nudged if change.weights else self.model, change.before(self.tensor(images)), auxiliary)
                 keep({name: array[-len(images):] for name, array in found.items()})
         whole = {}
         for name, array in self.whole(double, self.tensor(images).double(), auxiliary).items():
@@ -166,12 +168,14 @@ def forward(model: Any, config: Any, images: Any, auxiliary: bool) -> tuple[Any,
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A circumstance that leaves the mathematics as it is: a context around the run, what is done to each input, and to each output."""
+    """A circumstance that leaves the mathematics as it is: a context around the run, what is done to each input, and to each
+    output; `weights` asks for the model whose weights were moved by one ULP."""
 
     name: str
     around: Callable[[], Any] = contextlib.nullcontext
     before: Callable[[Any], Any] = lambda tensor: tensor
     after: Callable[[Any], Any] = lambda tensor: tensor
+    weights: bool = False
 
 
 @contextlib.contextmanager
@@ -194,21 +198,32 @@ def other_algorithm() -> Iterator[None]:
         torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled = kept
 
 
+def nudge(tensor: Any, random: np.random.RandomState) -> Any:
+    """Every element moved to its upper or lower neighbour, at random."""
+    array = tensor.cpu().numpy()
+    towards = np.where(random.rand(*array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+    return torch.from_numpy(np.asarray(np.nextafter(array, towards))).to(tensor.device)
+
+
+def nudged_model(model: Any, seed: int) -> Any:
+    """A copy with every floating weight and buffer moved by one ULP: what a layer that folds them in another order may see."""
+    random, twin = np.random.RandomState(seed), copy.deepcopy(model)
+    for tensor in twin.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(nudge(tensor, random))
+    return twin
+
+
 def harmless_changes(seed: int) -> list[Change]:
     random = np.random.RandomState(seed)
-
-    def nudged(tensor):
-        array = tensor.cpu().numpy()
-        towards = np.where(random.rand(*array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
-        return torch.from_numpy(np.nextafter(array, towards)).to(tensor.device)
-
     return [
         Change("other number of threads", around=other_threads),
         Change("other convolution algorithm", around=other_algorithm),
         Change("channels last", before=lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t),
         # behind a neighbour with other values: the same image must not care
         Change("position in the batch", before=lambda t: torch.cat((t.flip(-1), t)), after=lambda t: t[len(t) // 2:]),
-        Change("input moved by one ULP", before=nudged),
+        Change("input moved by one ULP", before=lambda t: nudge(t, random)),
+        Change("weights moved by one ULP", weights=True),
     ]
 
 
