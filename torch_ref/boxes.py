@@ -12,3 +12,41 @@ def distance_to_xyxy(center, ltrb, max_hw=None):
         x1, x2 = x1.clamp(0, max_hw[1]), x2.clamp(0, max_hw[1])
         y1, y2 = y1.clamp(0, max_hw[0]), y2.clamp(0, max_hw[0])
     return torch.stack((x1, y1, x2, y2), dim=-1)
+
+
+def xyxy_to_distance(center, boxes):
+    """Centres (…, 2) and boxes (…, 4) to distances (…, 4) from the centre to each side; negative where the centre is outside."""
+    left = center[..., 0] - boxes[..., 0]
+    top = center[..., 1] - boxes[..., 1]
+    right = boxes[..., 2] - center[..., 0]
+    bottom = boxes[..., 3] - center[..., 1]
+    return torch.stack((left, top, right, bottom), dim=-1)
+
+
+def box_area(boxes):
+    """Areas (…) of boxes (…, 4): width times height, without +1."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def pairwise_overlap(boxes, others, mode="iou", eps=1e-6):
+    """Overlap (N, M) of boxes (N, 4) with others (M, 4), the denominator never below `eps`.
+
+    mode "iou": intersection over union; "iof": intersection over the area of `boxes` (`nanodet/model/loss/iou_loss.py`).
+    """
+    lt = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    rb = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    wh = (rb - lt).clamp(0)
+    inter = wh[..., 0] * wh[..., 1]
+    area = box_area(boxes)[:, None]
+    union = area + box_area(others)[None] - inter if mode == "iou" else area.expand(inter.shape)
+    return inter / union.clamp(eps)
+
+
+def aligned_giou(boxes, others, eps=1e-6):
+    """Generalised IoU (N,) of boxes (N, 4) with others (N, 4), row by row (arXiv:1902.09630)."""
+    wh = (torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])).clamp(0)
+    inter = wh[:, 0] * wh[:, 1]
+    union = (box_area(boxes) + box_area(others) - inter).clamp(eps)
+    hull = (torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])).clamp(0)
+    hull_area = (hull[:, 0] * hull[:, 1]).clamp(eps)
+    return inter / union - (hull_area - union) / hull_area

@@ -1,0 +1,106 @@
+"""Dynamic soft label assigner (`nanodet/model/head/assigner/dsl_assigner.py`; OTA arXiv:2103.14259, YOLOX arXiv:2107.08430).
+
+Per image: P priors, V of them with their centre inside some box, G boxes, C classes. Every prior gets the number of one box
+(counted from 1), 0 for background or −1 where it is not to be trained on.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .boxes import pairwise_overlap
+
+UNMATCHED = -1e8  # upstream's filler for the IoU of a prior without a box, in images that have candidates
+
+
+@dataclass
+class Evidence:
+    """What the decisions of one image rest on: `cost` and `overlap` (V, G) of the `candidates` (V,), sum of the best overlaps (G,)."""
+
+    candidates: np.ndarray
+    cost: np.ndarray
+    overlap: np.ndarray
+    topk_sum: np.ndarray
+
+
+@dataclass
+class Assignment:
+    """NumPy, one image: `gt_index` (P,) int32, 1-based; `iou` (P,) of the predicted box with its box; `evidence` where asked for."""
+
+    gt_index: np.ndarray
+    iou: np.ndarray
+    evidence: Evidence = None
+
+
+def inside_any(centers, gt_boxes):
+    """Indices (V,) of the centres (P, 2) that lie strictly inside at least one box (G, 4); NumPy."""
+    lt = centers[:, None] - gt_boxes[None, :, :2]
+    rb = gt_boxes[None, :, 2:] - centers[:, None]
+    inside = np.concatenate((lt, rb), axis=2).min(axis=2) > 0
+    return np.flatnonzero(inside.any(axis=1))
+
+
+def lowest(cost, k):
+    """(V, G) mask of the k[g] smallest entries of each column of `cost`; of equal ones the lower row wins."""
+    limit = cost.sort(dim=0).values.gather(0, (k - 1)[None])
+    below = cost < limit
+    level = cost == limit
+    room = k - below.long().sum(dim=0)
+    return below | (level & (level.long().cumsum(dim=0) <= room))
+
+
+class DynamicSoftLabelAssigner:
+    """cfg: AssignerConfig (topk, iou_factor, ignore_iof_thr)."""
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    def costs(self, logits, boxes, gt_boxes, gt_labels):
+        """Cost and overlap (V, G) of predictions (V, C) and (V, 4) against boxes (G, 4) with labels (G,)."""
+        overlap = pairwise_overlap(boxes, gt_boxes)
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        one_hot = (gt_labels[:, None] == classes[None]).to(logits.dtype)
+        target = one_hot[None] * overlap[:, :, None]  # (V, G, C)
+        logit = logits[:, None].expand(target.shape)
+        cross_entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+        class_cost = (cross_entropy * (target - logit.sigmoid()).abs().pow(2.0)).sum(dim=2)
+        return class_cost + -(overlap + 1e-7).log() * self.cfg.iou_factor, overlap
+
+    def match(self, cost, overlap):
+        """Box number (V,), 0 for none, overlap with that box (V,), and the sum of each box's best overlaps (G,)."""
+        topk_sum = overlap.topk(min(self.cfg.topk, overlap.shape[0]), dim=0).values.sum(dim=0)
+        k = topk_sum.int().clamp(1, overlap.shape[0]).long()  # truncated, not rounded
+        numbers = torch.arange(cost.shape[1], device=cost.device)[None]
+        matching = lowest(cost, k)
+        cheapest = numbers == cost.argmin(dim=1)[:, None]
+        matching = torch.where((matching.long().sum(dim=1) > 1)[:, None], cheapest, matching)
+        return (matching.long() * (numbers + 1)).sum(dim=1), (matching.to(overlap.dtype) * overlap).sum(dim=1), topk_sum
+
+    @torch.no_grad()
+    def assign(self, logits, boxes, priors, gt_boxes, gt_labels, ignored=None, evidence=False):
+        """The Assignment of one image.
+
+        logits (P, C) and boxes (P, 4): predictions; NumPy: priors (P, 4), gt_boxes (G, 4), gt_labels (G,), ignored (I, 4) or None.
+        With `ignore_iof_thr` > 0, every prior whose predicted box lies in an ignored box by more than that share gets −1, matched
+        or not, inside a box or not: what upstream's last lines mean, where it stops with an indexing error.
+        """
+        like = {"dtype": boxes.dtype, "device": boxes.device}
+        gt_index = np.zeros(len(priors), np.int32)
+        iou = np.zeros(len(priors), np.dtype(str(boxes.dtype).split(".")[-1]))
+        candidates = inside_any(priors[:, :2], gt_boxes) if len(gt_boxes) else np.zeros(0, np.int64)
+        seen = None
+        if len(candidates):
+            rows = torch.from_numpy(candidates).to(boxes.device)
+            cost, overlap = self.costs(logits[rows], boxes[rows], torch.from_numpy(gt_boxes).to(**like),
+                                       torch.from_numpy(gt_labels).to(boxes.device))
+            number, matched, topk_sum = (x.cpu().numpy() for x in self.match(cost, overlap))
+            gt_index[candidates] = number
+            iou[:] = UNMATCHED
+            iou[candidates[number > 0]] = matched[number > 0]
+            if evidence:
+                seen = Evidence(candidates, cost.cpu().numpy(), overlap.cpu().numpy(), topk_sum)
+        if self.cfg.ignore_iof_thr > 0 and ignored is not None and len(ignored):
+            share = pairwise_overlap(boxes, torch.from_numpy(ignored).to(**like), "iof").amax(dim=1)
+            gt_index[(share > self.cfg.ignore_iof_thr).cpu().numpy()] = -1
+        return Assignment(gt_index, iou, seen)

@@ -1,0 +1,135 @@
+"""Losses of NanoDet-Plus and the targets they are computed against.
+
+B images, P priors, C classes, R = reg_max + 1 bins a side, M positive priors of the whole batch. Sources: Generalized Focal Loss
+(arXiv:2006.04388), Generalized IoU (arXiv:1902.09630), `nanodet/model/loss/{gfocal_loss,iou_loss}.py` and the loss part of
+`nanodet/model/head/nanodet_plus_head.py`.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .boxes import aligned_giou, distance_to_xyxy
+from .decode import center_priors
+
+
+@dataclass
+class Targets:
+    """NumPy, the batch flattened to B·P rows: `label` (class, C where negative), `quality` (IoU), `weight` (0 where ignored);
+    of the M positive `rows`: `boxes` (M, 4) and `distance` (M·4,) from the prior to each side, in strides."""
+
+    label: np.ndarray
+    quality: np.ndarray
+    weight: np.ndarray
+    rows: np.ndarray
+    boxes: np.ndarray
+    distance: np.ndarray
+
+
+def build_targets(assignments, priors, gt_boxes, gt_labels, cfg, dtype=np.float32):
+    """Targets of a batch from its Assignments; priors (P, 4), per image gt_boxes (G, 4) and gt_labels (G,); cfg: HeadConfig."""
+    index = np.concatenate([a.gt_index for a in assignments])
+    rows = np.flatnonzero(index > 0)
+    image, prior = rows // len(priors), rows % len(priors)
+    label = np.full(len(index), cfg.num_classes, np.int32)
+    quality = np.zeros(len(index), dtype)
+    quality[rows] = np.concatenate([a.iou for a in assignments])[rows]
+    boxes = np.zeros((len(rows), 4), dtype)
+    for i in np.unique(image):
+        mine = image == i
+        chosen = index[rows[mine]] - 1
+        label[rows[mine]] = gt_labels[i][chosen]
+        boxes[mine] = gt_boxes[i][chosen]
+    at = priors[prior].astype(dtype)
+    distance = np.concatenate((at[:, :2] - boxes[:, :2], boxes[:, 2:] - at[:, :2]), axis=1) / at[:, 2:3]
+    distance = distance.clip(0, dtype(cfg.reg_max - 0.1)).reshape(-1)
+    return Targets(label, quality, (index >= 0).astype(dtype), rows, boxes, distance)
+
+
+def quality_focal_loss(logits, label, quality, beta):
+    """(N,) from logits (N, C), label (N,) and quality (N,): the target is `quality` at the label's class, 0 elsewhere."""
+    classes = torch.arange(logits.shape[1], device=logits.device)[None]
+    target = (label[:, None] == classes).to(logits.dtype) * quality[:, None]
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (cross_entropy * (target - logits.sigmoid()).abs().pow(beta)).sum(dim=1)
+
+
+def distribution_focal_loss(logits, distance):
+    """(N,) from logits (N, R) and distances (N,): cross entropy with the bins on both sides, each weighted by its nearness."""
+    left = distance.long()
+    weight_left = (left + 1).to(distance.dtype) - distance
+    weight_right = distance - left.to(distance.dtype)
+    loss_left = F.cross_entropy(logits, left, reduction="none")
+    loss_right = F.cross_entropy(logits, left + 1, reduction="none")
+    return loss_left * weight_left + loss_right * weight_right
+
+
+def giou_loss(boxes, targets):
+    """(N,): one minus the generalised IoU of boxes (N, 4) with targets (N, 4)."""
+    return 1 - aligned_giou(boxes, targets)
+
+
+def reduce_mean(value):
+    """Mean of a 1-element tensor over the processes of a distributed run; the value itself where there is one process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    value = value.clone() / torch.distributed.get_world_size()
+    torch.distributed.all_reduce(value)
+    return value
+
+
+def detection_loss(raw, targets, priors, integral, cfg):
+    """{"loss_qfl", "loss_bbox", "loss_dfl"}: weighted scalars of one head's raw output (B, P, C + 4·R) against Targets.
+
+    priors (P, 4): a tensor; integral: the head's `distribution_project`; cfg: HeadConfig. Without a positive prior the box losses are 0, with a gradient of 0.
+    """
+    def tensor(array):
+        return torch.from_numpy(array).to(raw.device)
+
+    logits = raw[..., :cfg.num_classes].reshape(-1, cfg.num_classes)
+    sides = raw[..., cfg.num_classes:].reshape(-1, 4 * (cfg.reg_max + 1))
+    count = reduce_mean(torch.full((1,), float(len(targets.rows)), dtype=raw.dtype, device=raw.device)).clamp(1)
+    qfl = quality_focal_loss(logits, tensor(targets.label), tensor(targets.quality), cfg.loss.loss_qfl.beta)
+    loss_qfl = (qfl * tensor(targets.weight)).sum() / count
+    if len(targets.rows):
+        rows = tensor(targets.rows)
+        score = logits[rows].detach().sigmoid().amax(dim=1)
+        total = reduce_mean(score.sum().reshape(1)).clamp(1)
+        boxes = distance_to_xyxy(priors[:, :2], integral(raw[..., cfg.num_classes:]) * priors[:, 2:3]).reshape(-1, 4)
+        loss_bbox = (giou_loss(boxes[rows], tensor(targets.boxes)) * score).sum() / total
+        dfl = distribution_focal_loss(sides[rows].reshape(-1, cfg.reg_max + 1), tensor(targets.distance))
+        loss_dfl = (dfl * score[:, None].expand(-1, 4).reshape(-1)).sum() / (4.0 * total)
+    else:
+        reduce_mean(torch.zeros(1, dtype=raw.dtype, device=raw.device))  # every process takes part in every mean
+        loss_bbox = loss_dfl = sides.sum().reshape(1) * 0
+    weights = cfg.loss
+    return {
+        "loss_qfl": loss_qfl * weights.loss_qfl.loss_weight,
+        "loss_bbox": loss_bbox * weights.loss_bbox.loss_weight,
+        "loss_dfl": loss_dfl * weights.loss_dfl.loss_weight,
+    }
+
+
+def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False):
+    """(loss terms, Assignments) of both heads; the auxiliary predictions decide the assignment for both.
+
+    raw, aux_raw (B, P, C + 4·R); batch: a dictionary with `img` (B, 3, H, W) and, per image, NumPy `gt_bboxes` (G, 4), `gt_labels` (G,)
+    and `gt_bboxes_ignore` (I, 4) or None; cfg: HeadConfig. The six terms come in upstream's order; their sum is the loss.
+    """
+    priors = center_priors(batch["img"].shape[2:], cfg.strides)
+    ignored = batch.get("gt_bboxes_ignore") or [None] * len(batch["gt_bboxes"])
+    gt_boxes = [np.asarray(b, np.float32).reshape(-1, 4) for b in batch["gt_bboxes"]]
+    gt_labels = [np.asarray(x, np.int64).reshape(-1) for x in batch["gt_labels"]]
+    ignored = [None if b is None else np.asarray(b, np.float32).reshape(-1, 4) for b in ignored]
+    guide = aux_raw.detach()
+    at = torch.from_numpy(priors).to(guide.device)
+    boxes = distance_to_xyxy(at[:, :2], integral(guide[..., cfg.num_classes:]) * at[:, 2:3])
+    assignments = [
+        assigner.assign(guide[i, :, :cfg.num_classes], boxes[i], priors, gt_boxes[i], gt_labels[i], ignored[i], evidence)
+        for i in range(len(gt_boxes))
+    ]
+    targets = build_targets(assignments, priors, gt_boxes, gt_labels, cfg, assignments[0].iou.dtype.type)
+    terms = detection_loss(raw, targets, at, integral, cfg)
+    terms.update({f"aux_{k}": v for k, v in detection_loss(aux_raw, targets, at, integral, cfg).items()})
+    return terms, assignments

@@ -1,0 +1,161 @@
+"""One training step in upstream's order, and the whole state of a training as NumPy arrays.
+
+Loss, gradients, clip, learning rate of this step, optimiser, counter + 1, average with the new counter
+(`nanodet/trainer/task.py` under its Lightning loop).
+"""
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from jt_nanodet.errors import UserError
+
+from .assigner import DynamicSoftLabelAssigner
+from .detector import load_state, state_arrays
+from .ema import ExpMovingAverager
+from .losses import training_losses
+from .optim import build_optimizer, clip_by_norm, global_norm
+from .schedule import LearningRate
+
+
+@dataclass
+class StepReport:
+    """What one step did: loss terms, Assignments, norm of the gradients before clipping, rate of the first group.
+
+    `gradients` (name to NumPy array, before clipping) only where asked for.
+    """
+
+    loss: float
+    terms: dict
+    assignments: list
+    grad_norm: float = None
+    lr: float = None
+    gradients: dict = field(default=None, repr=False)
+
+
+class TrainingStep:
+    """Everything that changes in a training. model: NanoDetPlus; cfg: Config. The model is put into training mode.
+
+    freeze_norm: BatchNorm keeps its statistics and normalises with them.
+    """
+
+    def __init__(self, model, cfg, freeze_norm=False):
+        self.model, self.cfg, self.freeze_norm = model, cfg, freeze_norm
+        self.assigner = DynamicSoftLabelAssigner(cfg.model.arch.head.assigner_cfg)
+        self.optimizer = build_optimizer(model, cfg.schedule.optimizer)
+        self.schedule = LearningRate(cfg.schedule)
+        averager = cfg.model.weight_averager
+        self.ema = ExpMovingAverager(model, averager.decay) if averager else None
+        self.epoch, self.global_step = 0, 0
+        self.train_mode()
+
+    def train_mode(self):
+        """Training mode, BatchNorm excepted where it is frozen."""
+        self.model.train()
+        if self.freeze_norm:
+            for m in self.model.modules():
+                if isinstance(m, nn.BatchNorm2d):
+                    m.eval()
+
+    @property
+    def detach(self):
+        """Whether the auxiliary branch is cut off from backbone and pyramid: from `detach_epoch` on."""
+        return self.epoch >= self.cfg.model.arch.detach_epoch
+
+    def losses(self, batch, evidence=False):
+        """(total, terms, Assignments) of a batch as `training_losses` describes it; a forward pass, with statistics updated."""
+        arch = self.cfg.model.arch
+        images = torch.as_tensor(batch["img"]).to(next(self.model.parameters()))
+        raw, aux_raw = self.model.forward_aux(images, self.detach)
+        terms, assignments = training_losses(
+            raw, aux_raw, batch, self.assigner, self.model.head.distribution_project, arch.head, evidence)
+        return sum_terms(terms), terms, assignments
+
+    def gradients(self, total):
+        """Name to gradient of the loss."""
+        names = list(self.optimizer.params)
+        grads = torch.autograd.grad(total, [self.optimizer.params[k] for k in names], allow_unused=True)
+        return {k: torch.zeros_like(self.optimizer.params[k]) if g is None else g for k, g in zip(names, grads)}
+
+    def compute(self, batch, keep_gradients=False, evidence=False):
+        """(StepReport, gradients as tensors): forward and backward, no update of any weight."""
+        total, terms, assignments = self.losses(batch, evidence)
+        gradients = average_gradients(self.gradients(total))
+        norm = global_norm(gradients.values())
+        report = StepReport(total.item(), {k: v.item() for k, v in terms.items()}, assignments, norm.item())
+        if keep_gradients:
+            report.gradients = {k: g.cpu().numpy().copy() for k, g in gradients.items()}
+        return report, gradients, norm
+
+    def step(self, batch, keep_gradients=False, evidence=False):
+        """One whole step; raises UserError, with nothing updated, where the loss or the gradient is not a finite number."""
+        report, gradients, norm = self.compute(batch, keep_gradients, evidence)
+        check_finite(report, self.global_step)
+        if self.cfg.grad_clip > 0:
+            gradients = dict(zip(gradients, clip_by_norm(gradients.values(), norm, self.cfg.grad_clip)))
+        self.schedule.before_step(self.optimizer.groups, self.global_step)
+        report.lr = self.optimizer.groups[0].lr
+        self.optimizer.step(gradients)
+        self.global_step += 1
+        if self.ema:
+            self.ema.update(self.model, self.global_step)
+        return report
+
+    def end_epoch(self):
+        """Count the epoch and move the cosine on."""
+        self.epoch += 1
+        self.schedule.end_epoch(self.optimizer.groups, self.epoch)
+
+
+def sum_terms(terms):
+    """The loss: each head's three terms are added first, then the heads, as upstream does (the order decides the last bit)."""
+    values = list(terms.values())
+    return (values[0] + values[1] + values[2]) + (values[3] + values[4] + values[5])
+
+
+def average_gradients(gradients):
+    """Mean over the processes of a distributed run; the gradients themselves where there is one process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for g in gradients.values():
+            torch.distributed.all_reduce(g.div_(torch.distributed.get_world_size()))
+    return gradients
+
+
+def check_finite(report, step):
+    """Raise UserError naming the step and the first term that is NaN or infinite."""
+    for name, value in {**report.terms, "gradient norm": report.grad_norm}.items():
+        if not np.isfinite(value):
+            raise UserError(f"training stopped at step {step}: {name} is {value}; the last checkpoint is intact, "
+                            "continue from it with --resume and a lower schedule.optimizer.lr")
+
+
+def training_state(step):
+    """All of a TrainingStep as NumPy arrays: model/NAME, ema/NAME, optimizer/KIND/NAME, optimizer/steps, lr, epoch, global_step."""
+    state = {f"model/{k}": v for k, v in state_arrays(step.model).items()}
+    if step.ema:
+        state.update({f"ema/{k}": v for k, v in step.ema.state().items()})
+    state.update({f"optimizer/{k}": v for k, v in step.optimizer.state().items()})
+    state["lr"] = np.asarray([g.lr for g in step.optimizer.groups], np.float64)
+    state["epoch"] = np.asarray(step.epoch, np.int64)
+    state["global_step"] = np.asarray(step.global_step, np.int64)
+    return state
+
+
+def load_training_state(step, state):
+    """Take over what `training_state` of either side gave; raises UserError where it belongs to another model or schedule."""
+    def part(prefix):
+        return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+
+    moments = {f"{kind}/{k}" for kind, ms in step.optimizer.moments.items() for k in ms} | {"steps"}
+    groups = step.optimizer.groups
+    if set(part("optimizer/")) != moments or len(state["lr"]) != len(groups) or bool(part("ema/")) != bool(step.ema):
+        raise UserError("the saved training state belongs to another optimiser, model or averager: "
+                        "resume with the configuration the run was started with")
+    load_state(step.model, part("model/"))
+    if step.ema:
+        step.ema.load_state(part("ema/"))
+    step.optimizer.load_state(part("optimizer/"))
+    for group, lr in zip(groups, state["lr"]):
+        group.lr = float(lr)
+    step.epoch, step.global_step = int(state["epoch"]), int(state["global_step"])
