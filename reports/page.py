@@ -105,14 +105,14 @@ def depth_plots(rows: list[Row]) -> list[tuple[str, Markup]]:
     return found
 
 
-def divergence(layers: dict) -> dict | None:
-    """The first divergence as `alignment.locate` found it: name, what it says, and possible causes."""
+def divergence(layers: dict, said: str) -> dict | None:
+    """The first divergence as `alignment.locate` found it: name, what it says beyond `said`, and possible causes."""
     found = as_dict(layers.get("first_divergence"))
     if not found:
         return None
     texts = [as_text(found.get("kind")), as_text(found.get("hint") or found.get("reason")), as_text(found.get("note"))]
     causes = [as_text(cause) for cause in as_list(found.get("causes"))]
-    return {"name": as_text(found.get("name")), "text": "; ".join(text for text in texts if text), "causes": causes[:20]}
+    return {"name": as_text(found.get("name")), "text": "; ".join(text for text in texts if text and text != said), "causes": causes[:20]}
 
 
 def first_row(summary: Summary) -> Row | None:
@@ -137,7 +137,7 @@ def context(source: Source, summary: Summary) -> dict:
         "summary": summary,
         "subject": next((as_text(top[key]) for key in ("title", "model", "config") if top.get(key)), ""),
         "created": as_text(top.get("created")) or datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "total": total, "times": times, "first_row": first_row(summary), "divergence": divergence(data.get("layers", {})),
+        "total": total, "times": times, "first_row": first_row(summary), "divergence": divergence(data.get("layers", {}), summary.first.get("hint", "")),
         "groups": stage_groups(summary.rows),
         "stages": list(dict.fromkeys(row.stage for row in summary.rows)),
         "matches": list(dict.fromkeys(row.match for row in summary.rows if row.match)),

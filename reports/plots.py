@@ -19,7 +19,7 @@ from reports.tables import PHASES, SIDE_NAMES, SIDES
 #: Placeholder -> CSS variable. The placeholders occur nowhere else in an SVG of ours.
 INKS = {
     "#010203": "ink", "#020304": "muted", "#030405": "grid", "#040506": "own", "#050607": "inherited",
-    "#060708": "floor", "#070809": "ref", "#08090a": "cand", "#090a0b": "bad",
+    "#060708": "floor", "#070809": "ref", "#08090a": "cand", "#090a0b": "bad", "#0a0b0c": "card",
 }  # fmt: skip
 INK = {name: code for code, name in INKS.items()}
 #: Points get a link to their row up to this many; a page with more would grow without helping anybody.
@@ -28,6 +28,8 @@ MAX_LINKS = 1500
 PHASE_ALPHA = (0.35, 0.9, 0.6, 0.25)
 #: Exact zeros have no place on a log axis: they are drawn this factor below the smallest other value.
 ZERO_STEP = 10.0
+#: From this many nodes on, lines and points are thinner.
+DENSE = 200
 
 
 def _figure(width: float, height: float):
@@ -121,7 +123,7 @@ def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
     with matplotlib.rc_context(_settings(salt)):
         figure = _figure(11, 4.6)
         axes = figure.add_axes((0.075, 0.13, 0.91, 0.70))
-        place = np.arange(len(rows))
+        place, dense = np.arange(len(rows)), len(rows) > DENSE
         known = np.isfinite(floor)
         if known.any():
             band = np.maximum(lift(np.interp(place, place[known], floor[known])), zero)
@@ -129,12 +131,12 @@ def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
             axes.step(place, band, color=INK["floor"], lw=0.8, alpha=0.8, where="mid")
         for values, ink, text in zip(judges, ("ref", "cand"), ("PyTorch against float64", "Jittor against float64")):
             if np.isfinite(values).any():
-                axes.plot(place, lift(values), color=INK[ink], lw=1.3, ls="-" if ink == "ref" else "--", label=text)
+                axes.plot(place, lift(values), color=INK[ink], lw=0.7 if dense else 1.3, ls="-" if ink == "ref" else "--", label=text)
         if np.isfinite(inherited).any():
-            axes.plot(place, lift(inherited), color=INK["inherited"], lw=1, alpha=0.8, label="whole run (inherited)")
+            axes.plot(place, lift(inherited), color=INK["inherited"], lw=0.7 if dense else 1, alpha=0.8, label="whole run (inherited)")
         titles = {}
         if np.isfinite(own).any():
-            points = axes.scatter(place, lift(own), s=13, color=INK["own"], zorder=4, lw=0, label="own error")
+            points = axes.scatter(place, lift(own), s=7 if dense else 13, color=INK["own"], zorder=4, lw=0, label="own error")
             titles = _link(points, rows, own)
         _mark_failures(axes, rows, place, lift(np.where(np.isfinite(own), own, inherited)), top)
         axes.set_yscale("log")
@@ -153,7 +155,7 @@ def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
                 continue
             axes.text(position, 1.01, word, transform=axes.get_xaxis_transform(), fontsize=9, color=INK["muted"])
         if (every == 0).any():
-            axes.text(0.003, zero, "exactly 0", transform=axes.get_yaxis_transform(), fontsize=8, color=INK["muted"], va="center")
+            axes.text(-0.006, zero, "exactly 0", transform=axes.get_yaxis_transform(), fontsize=8, color=INK["muted"], va="center", ha="right")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.06), ncols=7, fontsize=9, handlelength=1.4, columnspacing=1.2)
         return to_svg(figure, titles)
 
@@ -179,6 +181,7 @@ def _mark_failures(axes, rows: list[Row], place: np.ndarray, height: np.ndarray,
     axes.annotate(
         name, (place[first], level[first]), xytext=(-9 if right else 9, 8), textcoords="offset points",
         ha="right" if right else "left", fontsize=10, color=INK["bad"],
+        bbox={"facecolor": INK["card"], "edgecolor": "none", "alpha": 0.8, "pad": 1.5}, zorder=6,
     )  # fmt: skip
 
 

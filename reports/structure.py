@@ -53,9 +53,8 @@ def change_text(value: object) -> str:
 
 
 def content(data: dict) -> dict:
-    """Where rows and totals stand: at the top of the result, or in its `structure` entry."""
-    inner = as_dict(data.get("structure"))
-    return inner if "rows" in inner or "totals" in inner else data
+    """Where rows and totals stand: at the top of the result, or else in its `structure` entry."""
+    return data if "rows" in data or "totals" in data else as_dict(data.get("structure"))
 
 
 def build_tree(data: dict) -> tuple[Node, int, int]:
@@ -82,19 +81,26 @@ def build_tree(data: dict) -> tuple[Node, int, int]:
         if "parameters_ref" in row:
             params = [row["parameters_ref"], row.get("parameters_cand")]
         if isinstance(params, list):
-            node.params = " / ".join(dict.fromkeys(_number(item) for item in params))
+            node.params = _both(params)
         elif isinstance(params, dict):
-            node.params = " / ".join(dict.fromkeys(_number(item) for item in params.values()))
+            node.params = _both(list(params.values()))
         else:
-            node.params = _number(params)
+            node.params = _both([params])
         if status != "match":
             for item in chain:
                 item.bad += 1
     return root, min(len(rows), MAX_ROWS), max(0, len(rows) - MAX_ROWS)
 
 
+def _both(values: list) -> str:
+    """Parameter counts of both sides: one number where they agree, nothing where both have none."""
+    return " / ".join(dict.fromkeys(_number(item) for item in values)) if any(values) else ""
+
+
 def _number(value: object) -> str:
     number = as_number(value)
+    if not value:
+        return "" if value is None else as_text(value)
     return as_text(value) if number is None or number != number or abs(number) > 1e15 else f"{int(number):,}"
 
 
