@@ -154,6 +154,24 @@ def test_a_flip_that_follows_an_explained_flip():
     assert compare_detections(ref, [ref[0], third], floor=FLOOR).unexplained == 1
 
 
+def test_both_halves_of_a_moved_pair_need_a_cause():
+    """The old box falls at the overlap threshold, but nothing explains the new one: it would not have been suppressed by the old."""
+    ref = overlapping(0.6 - 1e-6)
+    new = {**ref[1], "bbox": [ref[1]["bbox"][0] + 28, 0, 100, 100], "score": 0.3}
+    diff = compare_detections(ref, [ref[0], new], floor=FLOOR)
+    assert [(one.kind, one.cause) for one in diff.differences] == [("moved", "")]
+
+
+def test_neither_threshold_nor_cut_excuses_a_moved_or_relabelled_box():
+    """Its partner on the other side was kept with the same score, so neither can have removed it."""
+    at = detection(400, 300, 40, 40, 0.05 + 1e-6)
+    for wrong in ({**at, "bbox": [402, 300, 40, 40]}, {**at, "category_id": 2}):
+        assert compare_detections(BASE + [at], BASE + [wrong], floor=FLOOR).unexplained == 1
+    full = [detection(10 * k, 0, 8, 8, 0.9 - 0.005 * k) for k in range(100)]
+    for wrong in ({**full[99], "bbox": [992, 0, 8, 8]}, {**full[99], "category_id": 2}):
+        assert compare_detections(full, full[:99] + [wrong], floor=FLOOR).unexplained == 1
+
+
 def test_a_near_tie_needs_proof():
     ref, cand = [detection(0, 0, 100, 100, 0.5)], [detection(12, 0, 100, 100, 0.500004)]
     assert compare_detections(ref, cand, floor=FLOOR).unexplained == 1
@@ -161,6 +179,9 @@ def test_a_near_tie_needs_proof():
     diff = compare_detections(ref, cand, floor=FLOOR, candidates_ref=rounded(both), candidates_cand=rounded(both, 1))
     assert [(one.kind, one.cause) for one in diff.differences] == [("moved", "near_tie")]
     assert compare_detections(ref, cand, floor=FLOOR, candidates_ref=ref, candidates_cand=cand).unexplained == 1
+    # The box was there before suppression, but with another score: that is no tie.
+    other = [{**one, "score": 0.3} for one in both]
+    assert compare_detections(ref, cand, floor=FLOOR, candidates_ref=other, candidates_cand=other).unexplained == 1
 
 
 def test_a_wide_floor_decides_nothing_once_it_is_needed():
