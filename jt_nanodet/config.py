@@ -22,14 +22,10 @@ STAGE_CHANNELS = {
     "1.5x": (176, 352, 704),
     "2.0x": (244, 488, 976),
 }
-# fmt: off
-ACTIVATIONS = ("ReLU", "LeakyReLU", "ReLU6", "SELU", "ELU", "GELU", "PReLU", "SiLU", "HardSwish", "Hardswish", None)
-METRIC_NAMES = ("mAP", "AP_50", "AP_75", "AP_small", "AP_m", "AP_l",
-                "AR_1", "AR_10", "AR_100", "AR_small", "AR_m", "AR_l")
-# fmt: on
+ACTIVATIONS = (*"ReLU LeakyReLU ReLU6 SELU ELU GELU PReLU SiLU HardSwish Hardswish".split(), None)
+METRIC_NAMES = tuple("mAP AP_50 AP_75 AP_small AP_m AP_l AR_1 AR_10 AR_100 AR_small AR_m AR_l".split())
 #: Names of upstream's v0.x files that mean the same dataset.
 OLD_DATASET_NAMES = {"coco": "CocoDataset", "xml_dataset": "XMLDataset", "yolo": "YoloDataset"}
-SUPPORTED = "NanoDetPlus with ShuffleNetV2, GhostPAN, NanoDetPlusHead and SimpleConvHead"
 
 
 @dataclass(frozen=True)
@@ -216,6 +212,9 @@ class DatasetConfig:
     seed: int = 0
     image_size: tuple[int, int] = (160, 160)
 
+    def __post_init__(self):
+        object.__setattr__(self, "name", OLD_DATASET_NAMES.get(self.name, self.name))
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -306,7 +305,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class EmptySection:
-    """Upstream writes an empty ``test`` section when it dumps a configuration; nothing reads it."""
+    """The ``test`` section of a configuration that upstream dumped; nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -331,9 +330,11 @@ class Config:
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "warnings"}
 
     def sha256(self) -> str:
-        """Hash of every field in canonical JSON: the same for files that differ in comments, order or spelled-out "
-        "defaults."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        """Hash of every field in JSON: the same for files that differ in comments, order or spelled-out defaults only.
+
+        Keys stand in the order of the fields here; ``param_level_cfg`` keeps its own, in which the first match wins.
+        """
+        text = json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -350,9 +351,4 @@ def config_from_dict(tree: dict, source: str = "configuration") -> Config:
     if isinstance(tree.get("schedule"), dict) and tree["schedule"].get("resume", False) is None:
         tree = {**tree, "schedule": {**tree["schedule"], "resume": True}}
     cfg = read_dataclass(Config, tree, "", source)
-    sets = {}
-    for side in ("train", "val"):
-        dataset = getattr(cfg.data, side)
-        sets[side] = dataclasses.replace(dataset, name=OLD_DATASET_NAMES.get(dataset.name, dataset.name))
-    cfg = dataclasses.replace(cfg, data=DataConfig(**sets))
     return dataclasses.replace(cfg, warnings=tuple(check(cfg, source)))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from jt_nanodet.config import (
     ACTIVATIONS,
     METRIC_NAMES,
-    OLD_DATASET_NAMES,
     STAGE_CHANNELS,
-    SUPPORTED,
     Config,
 )
 from jt_nanodet.errors import UserError, nearest
 
+SUPPORTED = "NanoDetPlus with ShuffleNetV2, GhostPAN, NanoDetPlusHead and SimpleConvHead"
 _PARTS = {"backbone": "ShuffleNetV2", "fpn": "GhostPAN", "head": "NanoDetPlusHead", "aux_head": "SimpleConvHead"}
 _DATASETS = ("CocoDataset", "XMLDataset", "YoloDataset", "ShapesDataset")
 
@@ -194,7 +193,7 @@ def _plain(value):
 
 
 def _check_dataset(data, path: str, source: str) -> None:
-    allowed = _DATASETS + tuple(OLD_DATASET_NAMES)
+    allowed = _DATASETS
     _one_of(data.name, allowed, f"{path}.name", source)
     _at_least(data.input_size, 1, f"{path}.input_size", source)
     if data.name == "ShapesDataset":
@@ -204,12 +203,12 @@ def _check_dataset(data, path: str, source: str) -> None:
         for key in ("img_path", "ann_path"):
             if not getattr(data, key):
                 _fail(source, f"missing key {path}.{key}; add it")
-    if data.name in ("XMLDataset", "YoloDataset", "xml_dataset", "yolo") and not data.class_names:
+    if data.name in ("XMLDataset", "YoloDataset") and not data.class_names:
         _fail(
             source,
             f"missing key {path}.class_names, which {data.name} needs; add it (an anchor on class_names will do)",
         )
-    if data.image_set is not None and data.name not in ("XMLDataset", "xml_dataset"):
+    if data.image_set is not None and data.name not in ("XMLDataset",):
         _fail(source, f"{path}.image_set belongs to XMLDataset, not to {data.name}; remove it")
     for key in ("use_instance_mask", "use_seg_mask", "use_keypoint", "load_mosaic"):
         if getattr(data, key):

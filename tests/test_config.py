@@ -279,6 +279,12 @@ def test_hash_sees_values_and_nothing_else(tmp_path):
     assert load_config(tmp_path / "a.yml").sha256() == reference.sha256()
     data["grad_clip"] = 35.5
     assert config_from_dict(data).sha256() != reference.sha256()
+    groups = {"backbone": {"lr_mult": 0.1}, "back": {"lr_mult": 0.2}}
+    hashes = set()
+    for order in (groups, dict(reversed(groups.items()))):  # the first match wins, so order is a value
+        data["schedule"]["optimizer"]["param_level_cfg"] = order
+        hashes.add(config_from_dict(data).sha256())
+    assert len(hashes) == 2
     line = f"from jt_nanodet.config import load_config; print(load_config({str(path)!r}).sha256())"
     other = subprocess.run(
         [sys.executable, "-c", line], cwd=ROOT, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True

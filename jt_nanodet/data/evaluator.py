@@ -61,7 +61,7 @@ class CocoEvaluator:
         self.class_names = [c["name"] for c in self.coco.loadCats(self.cat_ids)]
 
     def evaluate(self, detections: list[dict]) -> dict:
-        """The 12 numbers, ``per_class`` and ``per_class_AP_50``, as fractions; -1 where there is no such object to find.
+        """The 12 numbers, ``per_class`` and ``per_class_AP_50``, as fractions; -1 where no such object exists.
 
         Both tables map a class name to its AP, or None for a class without a box. Without detections all is 0 and
         ``note`` says so. UserError for a detection of an unknown image or category, or one that is not finite.

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -51,6 +52,20 @@ def test_workers_change_nothing(shapes):
         assert same(next(shared.epoch(1, start=2)), a[2])
         assert np.array_equal(left["img"], copy) and np.array_equal(a[0]["img"], kept)
     assert not np.array_equal(a[0]["index"], next(alone.epoch(0))["index"])
+
+
+def test_a_late_worker_does_not_write_into_a_newer_batch(shapes):
+    expected = next(DataLoader(shapes, 4, seed=5).epoch(1))
+    with DataLoader(shapes, 4, seed=5, workers=2) as loader:
+        list(loader.epoch(0))
+        late = loader._pool.processes[loader._pool.next_ticket % 2].pid
+        os.kill(late, signal.SIGSTOP)
+        try:
+            loader._pool.submit(9, 0, [0, 1, 2, 3])  # what an abandoned epoch leaves under way, in slot 0
+            threading.Timer(0.5, os.kill, (late, signal.SIGCONT)).start()
+            assert same(next(loader.epoch(1)), expected)
+        finally:
+            os.kill(late, signal.SIGCONT)
 
 
 def test_one_sample_is_drawn_anew_every_epoch_and_run(shapes):
