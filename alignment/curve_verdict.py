@@ -1,0 +1,296 @@
+"""From two sides of runs to one verdict on the training: `compare_sides`.
+
+Facts (a learning rate that is another, a NaN, another number of epochs) settle themselves; curves and metrics go through `alignment.curves`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alignment.curve_align import Aligned, Pair, align, pair_series
+from alignment.curves import (
+    CANNOT_TELL, DIFFERENT, EQUIVALENT, Hypothesis, Policy, block_error, compare_means, first_leave, judge, local_level, noise_correlation, runs_needed,
+)
+from alignment.log_reader import Run, names
+
+
+@dataclass
+class Comparison:
+    """Everything `compare_sides` found. `facts` are differences that need no statistics, `holds` are reasons why "equivalent" may not be said."""
+
+    verdict: str
+    hypotheses: list[Hypothesis]
+    pairs: list[Pair]
+    aligned: dict[str, Aligned]
+    bands: dict[str, dict]
+    facts: list[dict] = field(default_factory=list)
+    holds: list[dict] = field(default_factory=list)
+    only_ref: list[str] = field(default_factory=list)
+    only_cand: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    metrics: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    runs_needed: tuple[int | None, str] | None = None
+    pairing: float = 0.0
+    first_difference: dict | None = None
+
+
+def compare_sides(ref: list[Run], cand: list[Run], policy: Policy, mapping: dict[str, str] | None = None, ignore: tuple[str, ...] = ()) -> Comparison:
+    """Compare the runs of the reference with those of the candidate. UserError when the map or `ignore` names a series that is not there."""
+    pairs, only_a, only_b = pair_series(ref, cand, mapping)
+    found = Comparison(CANNOT_TELL, [], pairs, {}, {})
+    skip = lambda key: key in ignore or key.split("/", 1)[1] in ignore  # noqa: E731
+    found.ignored = [k for k in (*only_a, *only_b, *(p.ref for p in pairs)) if skip(k)]
+    found.pairs = [p for p in pairs if not skip(p.ref) and not skip(p.cand)]
+    found.only_ref, found.only_cand = [k for k in only_a if not skip(k)], [k for k in only_b if not skip(k)]
+    for pair in found.pairs:
+        one = align(pair, ref, cand)
+        if isinstance(one, str):
+            found.holds.append({"code": "not_aligned", "name": pair.ref, "text": f"{pair.ref} could not be aligned: {one}"})
+            continue
+        found.notes += [note for note in one.notes if note not in found.notes]
+        _finite(one, found)
+        if one.x.size:
+            found.aligned[pair.ref] = one
+    _schedule(ref, cand, found)
+    _coverage(found, policy)
+    _unpaired(found)
+    hypotheses = _losses(found, policy) + _metrics(found, policy)
+    statistics, found.hypotheses = judge(hypotheses, policy.alpha)
+    found.verdict = DIFFERENT if found.facts or statistics == DIFFERENT else CANNOT_TELL if found.holds else statistics
+    _needed(found, policy)
+    _first(found)
+    return found
+
+
+# -- facts ----------------------------------------------------------------------------------------------------------------------------------------
+def _finite(one: Aligned, found: Comparison) -> None:
+    """NaN and infinities: on one side they are a difference, on both nobody can tell. The positions leave the statistics."""
+    bad_a, bad_b = ~np.isfinite(one.a).all(0), ~np.isfinite(one.b).all(0)
+    if not (bad_a.any() or bad_b.any()):
+        return
+    alone = (bad_a != bad_b)
+    at = float(one.x[np.flatnonzero(alone if alone.any() else bad_a)[0]])
+    if alone.any():
+        side = "candidate" if (bad_b & alone)[np.flatnonzero(alone)[0]] else "reference"
+        found.facts.append({"code": "not_finite", "name": one.pair.ref, "at": at, "axis": one.axis, "side": side,
+                            "text": f"{one.pair.ref} is not a number on the {side}'s side only, first at {one.axis} {at:g}"})
+    else:
+        found.holds.append({"code": "not_finite_both", "name": one.pair.ref, "text": f"{one.pair.ref} is not a number on both sides from {one.axis} {at:g}"})
+    keep = ~(bad_a | bad_b)
+    one.x, one.a, one.b = one.x[keep], one.a[:, keep], one.b[:, keep]
+
+
+def rounding(values: np.ndarray) -> float:
+    """Half a unit in the last of the significant digits that `values` were written with, as a fraction of the leading digit's unit."""
+    sample = np.unique(values[np.isfinite(values) & (values != 0)])[:500]
+    for digits in range(1, 13):
+        if all(float(f"{v:.{digits - 1}e}") == v for v in sample):
+            return 0.5 * 10.0 ** (1 - digits)
+    return 0.0
+
+
+def _schedule(ref: list[Run], cand: list[Run], found: Comparison) -> None:
+    for what, text in (("total_epochs", "epochs in all"), ("steps_per_epoch", "steps an epoch")):
+        a, b = ({getattr(run, what) for run in side} - {None} for side in (ref, cand))
+        if a and b and a != b:
+            found.facts.append({"code": "schedule", "name": what, "text": f"the reference has {_list(a)} {text}, the candidate {_list(b)}"})
+    for key, one in found.aligned.items():
+        if one.pair.kind != "lr" or one.pair.ref.startswith("val") and "train/" + key.split("/", 1)[1] in found.aligned:
+            continue
+        a, b = one.a.mean(0), one.b.mean(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            unit = 10.0 ** np.floor(np.log10(np.maximum(np.abs(a), np.abs(b))))
+        allowed = 1.02 * (rounding(one.a) + rounding(one.b)) * np.nan_to_num(unit) + 1e-6 * np.abs(a)
+        if one.how != "same positions":
+            # A mean over a stretch is compared with one over slightly other steps: allow what the schedule moves within a stretch.
+            slope = np.abs(np.gradient(a)) if len(a) > 1 else 0.0
+            allowed = allowed + slope
+        wrong = np.flatnonzero(np.abs(a - b) > allowed)
+        if len(wrong):
+            at = one.x[wrong[0]]
+            found.facts.append({
+                "code": "learning_rate", "name": key, "at": float(at), "axis": one.axis, "points": len(wrong),
+                "text": f"the learning rate differs at {len(wrong)} of {len(a)} positions, first at {one.axis} {at:g}: {a[wrong[0]]:.4g} against {b[wrong[0]]:.4g}",
+            })
+
+
+def _list(values: set) -> str:
+    return " and ".join(str(value) for value in sorted(values))
+
+
+# -- what stops "equivalent" --------------------------------------------------------------------------------------------------------------------------
+def _coverage(found: Comparison, policy: Policy) -> None:
+    for key, one in found.aligned.items():
+        if one.coverage < policy.min_coverage and not (one.pair.kind == "metric" and not _primary(key)):
+            found.holds.append({"code": "coverage", "name": key,
+                                "text": f"both sides cover only {one.coverage:.1%} of {key}; {policy.min_coverage:.0%} is needed"})
+
+
+def _primary(key: str) -> bool:
+    return names.canonical(key.split("/", 1)[1]) == "map"
+
+
+def _unpaired(found: Comparison) -> None:
+    for side, keys in (("reference", found.only_ref), ("candidate", found.only_cand)):
+        for key in keys:
+            kind = names.kind_of(key.split("/", 1)[1])
+            if kind in ("loss", "lr") and not (kind == "lr" and key.startswith("val")) or kind == "metric" and _primary(key):
+                found.holds.append({"code": "unpaired", "name": key, "text": f"{key} is on the {side}'s side only"})
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------------------------------------
+def _losses(found: Comparison, policy: Policy) -> list[Hypothesis]:
+    train = {k: v for k, v in found.aligned.items() if v.pair.kind == "loss" and k.startswith("train/")}
+    val = {k: v for k, v in found.aligned.items() if v.pair.kind == "loss" and k.startswith("val/")}
+    other = {k: v for k, v in found.aligned.items() if v.pair.kind == "other"}
+    pairing = {}
+    for key, one in train.items():
+        if one.how == "same positions" and len(one.a) == len(one.b):
+            pairing[key] = min(noise_correlation(x, y) for x, y in zip(one.a, one.b))
+    # Validation lines see the same images in every run, so only training noise can show that two runs are one trajectory.
+    found.pairing = float(np.median(list(pairing.values()))) if pairing else 0.0
+    total, parts = _total(train)
+    val_total, val_parts = _total(val)
+    rows: list[Hypothesis] = []
+    m = policy.margin_loss
+    if total is not None:
+        rows += _windows("train/total loss" if total.pair.how == "sum" else total.pair.ref, total, found, policy, pairing.get(total.pair.ref, found.pairing),
+                         whole=(m, 0.30, True), quarters=(2 * m, 0.10, True))
+        if total.pair.how == "sum":
+            found.aligned["train/total loss"] = total
+    for key, one in parts.items():
+        rows += _windows(key, one, found, policy, min(found.pairing, pairing.get(key, 0.0)),
+                         whole=(2 * m, 0.25 / len(parts), True), quarters=(4 * m, 0.10 / len(parts), False))
+    if val_total is not None:
+        if val_total.pair.how == "sum":
+            found.aligned["val/total loss"] = val_total
+        rows += _windows("val/total loss" if val_total.pair.how == "sum" else val_total.pair.ref, val_total, found, policy, found.pairing,
+                         whole=(2 * m, 0.05, True), quarters=None)
+    for key, one in (val_parts | other).items():
+        rows += _windows(key, one, found, policy, found.pairing, whole=(4 * m, 0.02 / len(val_parts | other), False), quarters=None)
+    return rows
+
+
+def _total(losses: dict[str, Aligned]) -> tuple[Aligned | None, dict[str, Aligned]]:
+    """(the total, its parts). A logged total is used as it is; else the parts are added up where they share their positions."""
+    if not losses:
+        return None, {}
+    stated = next((key for key in losses if names.canonical(key.split("/", 1)[1]) == "loss"), None)
+    if stated is not None:
+        return losses[stated], {k: v for k, v in losses.items() if k != stated}
+    first = next(iter(losses.values()))
+    if any(not np.array_equal(one.x, first.x) for one in losses.values()):
+        x = first.x
+        for one in losses.values():
+            x = np.intersect1d(x, one.x)
+        if not len(x):
+            return None, losses
+    else:
+        x = first.x
+    pick = lambda one: np.searchsorted(one.x, x)  # noqa: E731
+    a = sum(one.a[:, pick(one)] for one in losses.values())
+    b = sum(one.b[:, pick(one)] for one in losses.values())
+    phase = first.pair.ref.split("/")[0]
+    name = f"{phase}/total loss"
+    return Aligned(Pair(name, name, "sum", "loss"), first.axis, first.how, x, a, b, min(o.coverage for o in losses.values())), losses
+
+
+def _windows(name: str, one: Aligned, found: Comparison, policy: Policy, pairing: float, *, whole, quarters) -> list[Hypothesis]:
+    count = len(one.x)
+    level = local_level(one.a, one.b)
+    if count < 4 or not (level > 0).all():
+        found.holds.append({"code": "constant", "name": name, "text": f"{name} has too few points or is zero over a stretch; it shows nothing"})
+        return []
+    a, b = one.a / level, one.b / level
+    estimate = lambda s: compare_means(a[:, s], b[:, s], policy.seed_sd_loss, pairing=pairing, lockstep=policy.lockstep)  # noqa: E731
+    margin, share, deciding = whole
+    rows = [Hypothesis(f"{name}, whole", estimate(slice(None)), margin, share, deciding)]
+    if quarters and count >= 32:
+        margin, share, deciding = quarters
+        edges = np.linspace(0, count, 5).astype(int)
+        rows += [Hypothesis(f"{name}, quarter {i + 1}", estimate(slice(edges[i], edges[i + 1])), margin, share / 4, deciding) for i in range(4)]
+    paired = pairing >= policy.lockstep and len(a) == len(b)
+    seed_sd = policy.seed_sd_loss * (math.sqrt(max(0.0, 1 - pairing)) if paired else 1.0)
+    found.bands[one.pair.ref] = first_leave(a, b, one.x, policy.margin_loss, seed_sd) | {"level": level, "name": name, "axis": one.axis}
+    return rows
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------------------------------------
+def _metrics(found: Comparison, policy: Policy) -> list[Hypothesis]:
+    metrics = {k: v for k, v in found.aligned.items() if v.pair.kind == "metric"}
+    for key, one in metrics.items():
+        percent_a, percent_b = np.nanmax(one.a) > 1.5, np.nanmax(one.b) > 1.5
+        one.a, one.b = one.a / (100 if percent_a else 1), one.b / (100 if percent_b else 1)
+        if percent_a != percent_b:
+            found.notes.append(f"{key} is in percent on one side only; both are compared as fractions")
+    noise = {key: _late_noise(one) for key, one in metrics.items()}
+    main = next((key for key in metrics if _primary(key)), None)
+    rows: list[Hypothesis] = []
+    others = max(1, 2 * len(metrics) - 1)
+    for key, one in metrics.items():
+        count = len(one.x)
+        late = slice(count - max(1, count // 3), count)
+        deciding = key == main
+        sd = policy.seed_sd_metric
+        if not deciding and main is not None and noise[main][2] > 0:
+            # A number over few objects wanders more from seed to seed, as it does from epoch to epoch.
+            sd *= max(1.0, noise[key][2] / noise[main][2])
+        pairing = found.pairing if count >= 8 else 0.0
+        inside = noise[key][0] / math.sqrt(late.stop - late.start) if noise[key][0] is not None else None
+        estimate = compare_means(one.a[:, late], one.b[:, late], sd, pairing=pairing, relative=False, noise=inside, lockstep=policy.lockstep)
+        rows.append(Hypothesis(f"{key}, last third of the evaluations", estimate, policy.margin_metric * (1 if deciding else 2),
+                               0.15 if deciding else 0.05 / others, deciding))
+        last = compare_means(one.a[:, -1:], one.b[:, -1:], sd, pairing=pairing, relative=False, noise=noise[key][0], lockstep=policy.lockstep)
+        rows.append(Hypothesis(f"{key}, last evaluation", last, policy.margin_metric * 2, 0.05 / others, False))
+        found.metrics.append(_best(key, one))
+    return rows
+
+
+def _late_noise(one: Aligned) -> tuple[float | None, float, float]:
+    """(noise of one evaluation's difference under autocorrelation or None, degrees of freedom, noise of the reference's own evaluations)."""
+    count = len(one.x)
+    start = count // 3
+    if count - start < 8:
+        return None, 1.0, 0.0
+    t = np.arange(count - start) - (count - start - 1) / 2
+    flatten = lambda y: y - y.mean() - t * (t @ y) / (t @ t)  # noqa: E731
+    delta = flatten(one.b[:, start:].mean(0) - one.a[:, start:].mean(0))
+    error, freedom = block_error(delta)
+    return error * math.sqrt(len(delta)), freedom, float(np.mean([flatten(row[start:]).std(ddof=2) for row in one.a]))
+
+
+def _best(key: str, one: Aligned) -> dict:
+    return {
+        "name": key, "name_cand": one.pair.cand, "evaluations": len(one.x), "axis": one.axis,
+        "best_ref": [float(v) for v in one.a.max(1)], "best_cand": [float(v) for v in one.b.max(1)],
+        "best_at_ref": [float(one.x[i]) for i in one.a.argmax(1)], "best_at_cand": [float(one.x[i]) for i in one.b.argmax(1)],
+        "last_ref": [float(v) for v in one.a[:, -1]], "last_cand": [float(v) for v in one.b[:, -1]],
+    }
+
+
+# -- what to do next -----------------------------------------------------------------------------------------------------------------------------------
+def _needed(found: Comparison, policy: Policy) -> None:
+    if found.verdict != CANNOT_TELL:
+        return
+    open_ones = [h for h in found.hypotheses if h.deciding and h.outcome == CANNOT_TELL]
+    answers = [runs_needed(h.estimate, h.margin, h.share, policy.alpha) for h in open_ones]
+    if answers:
+        unknown = [a for a in answers if a[0] is None]
+        different = [a for a in answers if a[1] == DIFFERENT]
+        found.runs_needed = unknown[0] if unknown and not different else min(different) if different else max(answers)
+
+
+def _first(found: Comparison) -> None:
+    """The earliest place at which something differs: a fact, or a curve that leaves its band and is judged different."""
+    places = [{"at": f["at"], "axis": f["axis"], "what": f["text"]} for f in found.facts if "at" in f]
+    guilty = {h.name.rsplit(", ", 1)[0] for h in found.hypotheses if h.outcome == DIFFERENT}
+    for key, band in found.bands.items():
+        if band["first"] is not None and band["name"] in guilty:
+            low, high = band["first"]
+            places.append({"at": low, "axis": band["axis"], "what": f"{band['name']} leaves the band between {band['axis']} {low:g} and {high:g}"})
+    if places:
+        found.first_difference = min(places, key=lambda p: (p["axis"] != "step", p["at"]))
