@@ -81,7 +81,8 @@ def setup(
 
     ``threads``: OpenMP threads of CPU kernels; None keeps OMP_NUM_THREADS, else one a core.
     ``quiet``: no log lines of Jittor's; errors and the first build's progress are shown all the same.
-    ``fast_math``: keep Jittor's ``-Ofast``; None reads JT_NANODET_FAST_MATH ("1" or "0"), default no.
+    ``fast_math``: keep Jittor's ``-Ofast`` (and nvcc's counterpart); both settings write the same cache files, so
+    do not switch while another process computes; None reads JT_NANODET_FAST_MATH ("1" or "0"), default no.
     Raises UserError for what the user can mend, and when asked for another device than before:
     Jittor is built for one device a process.
     """
@@ -117,6 +118,7 @@ def setup(
         environment.update(runtime_cuda.environment(home))
     else:
         environment["nvcc_path"] = ""
+        runtime_cuda.forget(os.environ)
     config = runtime_machine.python_config(home)
     if config is not None:
         environment["python_config_path"] = str(config)
@@ -129,6 +131,8 @@ def setup(
 
     if not fast_math:
         jt.flags.cc_flags = jt.flags.cc_flags.replace(_FAST_FLAG, EXACT_FLAGS)
+        # nvcc's counterpart: approximate division and functions, numbers flushed to zero
+        jt.flags.nvcc_flags = jt.flags.nvcc_flags.replace("--use_fast_math", "")
     if device == "cuda":
         runtime_cuda.check_loaded(jt)
         jt.flags.use_cuda = 1

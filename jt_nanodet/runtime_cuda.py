@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from jt_nanodet.errors import UserError
 
 SHIM = Path(__file__).resolve().parent / "cuda_shim"
 DOCTOR = 'type "python -m jt_nanodet doctor"'
+#: Begins the name of every CUDA home made here.
+HOME_PREFIX = "jt_nanodet-cuda"
 INSTALL = 'type "make doctor DEVICE=cuda" or "python -m pip install -e .[cuda]"'
 
 #: The oldest driver interface that runs CUDA 13 programs, as cuDriverGetVersion gives it.
@@ -102,7 +105,8 @@ def find_toolkit() -> Toolkit:
     """
     wheels = wheel_folders()
     wanted = os.environ.get("nvcc_path")
-    candidates = [Path(wanted)] if wanted else []
+    # A parent process that used CUDA left its own home's nvcc there: look where that one came from.
+    candidates = [Path(wanted)] if wanted and HOME_PREFIX not in wanted else []
     candidates += [folder / "bin" / "nvcc" for folder in wheels]
     on_path = shutil.which("nvcc")
     candidates += [Path(on_path)] if on_path else []
@@ -172,13 +176,19 @@ def environment(jittor_home: Path) -> dict[str, str]:
     }
 
 
+def forget(variables: MutableMapping[str, str]) -> None:
+    """Remove what ``environment`` gave a parent process that a CPU build must not inherit."""
+    if HOME_PREFIX in variables.get("cc_flags", ""):
+        del variables["cc_flags"]
+
+
 def build_home(toolkit: Toolkit, folder: Path) -> Path:
     """One CUDA home of links for ``toolkit`` below ``folder``; its name changes with what it holds."""
     shim_files = sorted(path for path in SHIM.rglob("*") if path.suffix in (".h", ".cuh"))
     digest = hashlib.sha256(repr(toolkit).encode())
     for path in shim_files:
         digest.update(path.read_bytes())
-    home = folder / f"jt_nanodet-cuda{toolkit.version}-{digest.hexdigest()[:12]}"
+    home = folder / f"{HOME_PREFIX}{toolkit.version}-{digest.hexdigest()[:12]}"
     if (home / "complete").is_file() and not any(link.is_symlink() and not link.exists() for link in (home / "lib64").iterdir()):
         return home
     fresh = folder / f"new-{os.getpid()}-{uuid.uuid4().hex[:8]}"

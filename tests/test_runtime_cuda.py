@@ -113,6 +113,22 @@ def test_settings_for_jittor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Path(settings["cc_flags"].split('"')[1]).is_file()
 
 
+def test_a_child_process_finds_the_same_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvcc = make_toolkit(tmp_path / "cuda")
+    monkeypatch.setenv("PATH", f"{nvcc.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(runtime_cuda, "find_gpu", lambda: runtime_cuda.Gpu("made up", 90, 13000, 1))
+    (tmp_path / ".cache" / "jittor").mkdir(parents=True)
+    settings = runtime_cuda.environment(tmp_path)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert runtime_cuda.environment(tmp_path) == settings
+    runtime_cuda.forget(os.environ)
+    assert "cc_flags" not in os.environ
+    kept = {"cc_flags": "-g"}
+    runtime_cuda.forget(kept)
+    assert kept == {"cc_flags": "-g"}
+
+
 def test_without_a_driver_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> None:
         raise OSError(name)

@@ -12,12 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Put together from pieces, so that this file does not find itself.
 _FOLDERS = ("wo" "rk", "tm" "p/w", "ro" "ot", "ho" "me", "Us" "ers")
-_HOSTS = ("py" "pi.org", "python" "hosted.org", "download.py" "torch.org", "deb.de" "bian.org", "npm" "js.org", "tsing" "hua.edu.cn", "ali" "yun.com")
+_HOSTS = ("py" "pi.org", "python" "hosted.org", "download.py" "torch.org", "deb.de" "bian.org", "npm" "js.org",
+          "tsing" "hua.edu.cn", "ali" "yun.com")
 PATTERNS = {
     "a path of one machine": re.compile(r"(?<![\w.~}\])<>-])/(?:" + "|".join(_FOLDERS) + r")/\w"),
     "an address of a package server": re.compile("|".join(re.escape(host) for host in _HOSTS)),
 }
-_TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".txt", ".cfg", ".h", ".cuh", ".cu", ".cc", ".sh", ".html", ".j2", ".css", ".svg", ".xml", ""}
+_TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".txt", ".cfg", ".h", ".cuh", ".cu", ".cc",
+         ".sh", ".html", ".j2", ".css", ".svg", ".xml", ""}
 #: Largest file that is read; results of a bigger size are not text that a person wrote.
 _LIMIT = 4_000_000
 

@@ -122,7 +122,11 @@ def imported(path: Path, root: Path) -> list[tuple[str, int, bool]]:
                 keep = len(package) - node.level + (path.name == "__init__.py")
                 base = ".".join([*package[:keep], *([base] if base else [])])
             below = [f"{base}.{alias.name}" for alias in node.names]
-            names = [name if (root / name.replace(".", "/")).with_suffix(".py").exists() or (root / name.replace(".", "/")).is_dir() else base for name in below]
+            places = [root / name.replace(".", "/") for name in below]
+            names = [
+                name if place.with_suffix(".py").exists() or place.is_dir() else base
+                for name, place in zip(below, places, strict=True)
+            ]
         else:
             continue
         found += [(name, node.lineno, id(node) in inside) for name in names]
