@@ -1,0 +1,130 @@
+"""Run a detector over pictures: detections in COCO's format, the metric, the time of each phase.
+
+    python -m torch_ref test configs/nanodet-plus-m_320.yml --checkpoint weights.pth --images DIR --annotations FILE.json --save-results out.json
+"""
+import argparse
+import contextlib
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+
+from jt_nanodet.checkpoint import check_finite, read_weights, replacing
+from jt_nanodet.config import METRIC_NAMES, load_config
+from jt_nanodet.data.evaluator import CocoEvaluator, detections_to_coco
+from jt_nanodet.data.testset import open_test_set, test_batches
+from jt_nanodet.errors import UserError
+
+from .decode import decode
+from .detector import build_model, load_state
+from .postprocess import SCORE_THRESHOLD, multiclass_nms
+
+
+def detect(model, head, images):
+    """Decoded boxes (B, P, 4) and scores (B, P, C) of images (B, 3, H, W) float32 in NumPy; waits for the device."""
+    with torch.no_grad():
+        raw = model(torch.from_numpy(images).to(next(model.parameters()).device))
+        boxes, scores = decode(raw, model.head.distribution_project, head, images.shape[2:])
+    return boxes.cpu(), scores.cpu()
+
+
+def run(model, config, task, say):
+    """Detect on a whole test set.
+
+    task: images, annotations (paths or None), batch_size, limit. say(text) gets progress. Returns a dict: `detections` (COCO entries),
+    `candidates` (arrays of everything above the score threshold before suppression), `images`, `metrics` (None without annotations), `phases`
+    (seconds of each phase for every batch), `class_names`.
+    """
+    dataset = open_test_set(config, task.get("images"), task.get("annotations"))
+    head, batch_size = config.model.arch.head, task.get("batch_size", 8)
+    detections, infos, candidates = [], [], []
+    phases = {"preprocess": [], "forward": [], "postprocess": [], "images": []}
+    total = min(len(dataset), task.get("limit") or len(dataset))
+    started = mark = shown = time.perf_counter()
+    for batch in test_batches(dataset, batch_size, total):
+        loaded = time.perf_counter()
+        boxes, scores = detect(model, head, batch["img"])
+        computed = time.perf_counter()
+        for i, (info, matrix) in enumerate(zip(batch["img_info"], batch["warp_matrix"])):
+            dets, labels, _ = multiclass_nms(boxes[i], scores[i])
+            detections += detections_to_coco(np.asarray(dets), np.asarray(labels), info, matrix, dataset.cat_ids)
+            infos.append(info)
+            if task.get("keep_candidates"):
+                candidates += before_suppression(boxes[i], scores[i], info, matrix, dataset.cat_ids)
+        done = time.perf_counter()
+        for name, seconds in (("preprocess", loaded - mark), ("forward", computed - loaded), ("postprocess", done - computed), ("images", len(batch["img"]))):
+            phases[name].append(seconds)
+        mark = done
+        if done - shown > 2 or len(infos) == total:
+            shown = done
+            say(f"{len(infos)} of {total} images, {(done - started) / len(infos) * (total - len(infos)):.0f} s left")
+    metrics = None
+    if dataset.coco is not None and total == len(dataset):
+        metrics = CocoEvaluator(dataset).evaluate(detections)
+    return {"detections": detections, "candidates": candidates, "images": infos, "metrics": metrics, "phases": phases, "class_names": dataset.class_names,
+            "cat_ids": list(dataset.cat_ids), "source": dataset.source}
+
+
+def before_suppression(boxes, scores, info, matrix, cat_ids):
+    """Everything above the score threshold, as COCO entries."""
+    prior, label = np.nonzero(np.asarray(scores) > np.float32(SCORE_THRESHOLD))
+    dets = np.concatenate((np.asarray(boxes)[prior], np.asarray(scores)[prior, label][:, None]), axis=1)
+    return detections_to_coco(dets, label, info, matrix, cat_ids)
+
+
+def show(metrics):
+    """COCO's 12 numbers and the AP of every class, as text."""
+    lines = [f"{name:9s} {metrics[name]:.4f}" for name in METRIC_NAMES]
+    known = {k: v for k, v in metrics["per_class"].items() if v is not None}
+    return "\n".join(lines + [f"AP {name:20s} {value:.4f}" for name, value in known.items()])
+
+
+def read_checkpoint(path):
+    """Weights of a .pth, .ckpt, .npz or .pkl file, finite."""
+    if str(path).endswith((".npz", ".pkl")):
+        weights = read_weights(path)
+    else:
+        weights = read_torch(path)
+    check_finite(weights, path)
+    return weights
+
+
+def read_torch(path):
+    """Name to array of a .pth that holds tensors alone; anything else is sent through weights_convert."""
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        state = document.get("state_dict", document)
+        return {k: v.numpy() for k, v in state.items()}
+    except Exception as error:  # torch raises a dozen types here; all of them mean the same to the user
+        raise UserError(f"{path} is no plain state dict ({type(error).__name__}): type \"python -m weights_convert {path} weights.npz\" first") from None
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(prog="python -m torch_ref test", description=__doc__.split("\n\n")[0])
+    parser.add_argument("config", metavar="CONFIG")
+    parser.add_argument("--checkpoint", metavar="FILE", required=True, help="weights: .pth, .npz or .pkl")
+    parser.add_argument("--images", metavar="DIR", help="folder of pictures; default: the configuration's validation set")
+    parser.add_argument("--annotations", metavar="FILE", help="COCO annotations of these pictures")
+    parser.add_argument("--save-results", metavar="FILE.json", help="write the detections here, in COCO's result format")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--limit", type=int, help="only the first so many pictures")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    args = parser.parse_args(argv)
+    config = load_config(args.config)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError('PyTorch sees no CUDA device here: use --device cpu, or type "python -m jt_nanodet doctor"')
+    with contextlib.ExitStack() as stack:
+        # opened first: an unwritable place must not be found out after the work
+        file = stack.enter_context(replacing(args.save_results)) if args.save_results else None
+        model = build_model(config.model.arch)
+        load_state(model, read_checkpoint(args.checkpoint), training_branch=False)
+        task = {"images": args.images, "annotations": args.annotations, "batch_size": args.batch_size, "limit": args.limit}
+        document = run(model.to(args.device), config, task, lambda text: print(text, file=sys.stderr))
+        if file is not None:
+            file.write(json.dumps(document["detections"]).encode())
+    print(f"{len(document['detections'])} detections on {len(document['images'])} images")
+    if document["metrics"]:
+        print(show(document["metrics"]))
+    return 0
