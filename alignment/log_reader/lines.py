@@ -85,8 +85,9 @@ def analyse(line: str, step_regex: re.Pattern[str], *, context: bool) -> Templat
     pairs = [p for p in pairs if p[2][1].lower().split("/")[-1] not in _STOP]
     phase = _phase(line)
     if not keyed:
-        # Without a step of its own a line counts only when its names are those of results; anything else may be a setting being printed.
-        pairs = [p for p in pairs if names.kind_of(names.split_phase(p[2][1], phase)[1]) in ("metric", "loss")]
+        # Without a step of its own a line counts only when a result is on it; anything else may be a setting being printed.
+        if not any(names.kind_of(names.split_phase(p[2][1], phase)[1]) in ("metric", "loss") for p in pairs):
+            return None
     if not pairs or (keyed and all(names.kind_of(p[2][1]) == "environment" for p in pairs)):
         return None
     pairs = [p for p in pairs if names.kind_of(names.split_phase(p[2][1], phase)[1]) != "environment"]
