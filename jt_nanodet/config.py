@@ -2,8 +2,7 @@
 
 Upstream's NanoDet-Plus files load unchanged, and a field that a file leaves out gets the default of the upstream
 constructor it is passed to (``nanodet/model/**``, ``nanodet/data/**`` of RangiLyu/nanodet). Reading is strict where
-upstream is not: an unknown key, a value of the wrong type or two sizes that cannot fit together is one sentence.
-Framework-free: imports neither Jittor nor PyTorch.
+upstream is not: an unknown key, a value of the wrong type or sizes that cannot fit is one sentence. Framework-free.
 """
 
 from __future__ import annotations
@@ -330,12 +329,9 @@ class Config:
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "warnings"}
 
     def sha256(self) -> str:
-        """Hash of every field in JSON: the same for files that differ in comments, order or spelled-out defaults only.
-
-        Keys stand in the order of the fields here; ``param_level_cfg`` keeps its own, in which the first match wins.
-        """
-        text = json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hash of every field: comments, order of keys and defaults spelt out do not matter."""
+        # Keys stand in the order of the fields; param_level_cfg keeps its own, in which the first match wins.
+        return hashlib.sha256(json.dumps(self.to_dict(), separators=(",", ":")).encode()).hexdigest()
 
 
 def load_config(path) -> Config:

@@ -193,8 +193,7 @@ def _plain(value):
 
 
 def _check_dataset(data, path: str, source: str) -> None:
-    allowed = _DATASETS
-    _one_of(data.name, allowed, f"{path}.name", source)
+    _one_of(data.name, _DATASETS, f"{path}.name", source)
     _at_least(data.input_size, 1, f"{path}.input_size", source)
     if data.name == "ShapesDataset":
         _at_least(data.count, 1, f"{path}.count", source)
