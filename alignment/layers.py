@@ -62,7 +62,7 @@ def judge(folder: Path, common: dict[str, Any], input_name: str = "") -> tuple[R
         if not ref.header.flags["auxiliary"]:
             result.leave_out("auxiliary branch", "the weights hold no auxiliary branch; inference does not run it")
     result.parts = {
-        "input": {"shape": list(ref.shape("input")), "source": input_name}, "stages": extra["stages"], "floor_factor": "bound = 2 x measured floor",
+        "input": {"shape": list(ref.shape("input")), "source": input_name}, "stages": extra["stages"],
         "leaves": sum(extra["leaves"].values()), "peak_memory_mb": {"pytorch": ref.header.peak_memory_mb, "jittor": cand.header.peak_memory_mb},
     }
     divergence = locate.first_divergence(result.rows()) if not result.objections else None

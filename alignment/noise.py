@@ -34,6 +34,8 @@ WIDEST_BOUND = 1e-3
 OWN_REL_L2_CAP = 1e-5
 #: The candidate's root-mean-square error against float64 may be so many times the reference's own (TorchDynamo's fp32 rule, and issue 2).
 FLOAT64_RATIO = 2.0
+#: With the same weights every COCO number must agree to this; one detection more or less moves the mAP of some hundred images by about as much.
+METRIC_BOUND = 1e-4
 #: Floors of detections (score, pixels) above which no flip may be called explained by them.
 WIDEST_SCORE_FLOOR = 1e-3
 WIDEST_BOX_FLOOR = 0.5

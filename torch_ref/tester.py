@@ -50,7 +50,7 @@ def run(model, config, task, say):
         for i, (info, matrix) in enumerate(zip(batch["img_info"], batch["warp_matrix"])):
             dets, labels, _ = multiclass_nms(boxes[i], scores[i])
             detections += detections_to_coco(np.asarray(dets), np.asarray(labels), info, matrix, dataset.cat_ids)
-            infos.append(info)
+            infos.append({**info, "input_width": batch["img"].shape[3], "input_height": batch["img"].shape[2]})
             if task.get("keep_candidates"):
                 candidates += before_suppression(boxes[i], scores[i], info, matrix, dataset.cat_ids)
         done = time.perf_counter()

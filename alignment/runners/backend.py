@@ -63,8 +63,12 @@ class Backend(ABC):
         """Untapped: `raw`, `boxes`, `scores` of a batch (B, 3, H, W)."""
 
     @abstractmethod
-    def detect(self, config: Any, task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-        """Run the side's tester on the loaded model: detections in COCO format and timings."""
+    def tester(self) -> Any:
+        """The side's `tester` module."""
+
+    def detection_floor(self, images: list[np.ndarray]) -> dict[str, Any] | None:
+        """Floors of `boxes` (input pixels) and `scores` over candidates; only the reference measures them."""
+        return None
 
     @abstractmethod
     def versions(self) -> dict[str, str]: ...

@@ -27,15 +27,11 @@ def run(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], fo
     `common` goes to every task (config, weights, device, threads, seed). The child's progress goes to our standard error.
     Raises UserError with the child's own sentence when it refuses its input, and with the end of its output when it dies.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    job, report = folder / f"{side}.job.json", folder / f"{side}.report.json"
-    report.unlink(missing_ok=True)
-    write_json(job, {"side": side, "tasks": [{**common, **task} for task in tasks], "report": str(report), "verbosity": verbosity})
+    job, report = prepare(side, tasks, common, folder, verbosity)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        command = [sys.executable, "-m", MODULES[side], str(job)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
         # progress lines are shown as they come; standard output and a traceback are kept for the error message
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=None if verbosity >= 0 else log, env=environment, check=False).returncode
+        code = subprocess.run(command(side, job), stdin=subprocess.DEVNULL, stdout=log, stderr=None if verbosity >= 0 else log,
+                              env=environment(), check=False).returncode
         log.seek(0)
         output = log.read()
     if report.is_file():
@@ -48,6 +44,24 @@ def run(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], fo
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
     raise UserError(f"the {side} side {how} before it was done{': ' + tail if tail else ''}; "
                     f"type \"python -m {MODULES[side]} {job}\" to see it alone")
+
+
+def prepare(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], folder: Path, verbosity: int = 0, name: str = "") -> tuple[Path, Path]:
+    """Write the job file of a child; returns it and the place of the report that the child will write."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job, report = (folder / f"{side}{name}.{what}.json" for what in ("job", "report"))
+    report.unlink(missing_ok=True)
+    write_json(job, {"side": side, "tasks": [{**common, **task} for task in tasks], "report": str(report), "verbosity": verbosity})
+    return job, report
+
+
+def command(side: str, job: Path) -> list[str]:
+    return [sys.executable, "-m", MODULES[side], str(job)]
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the checkout on the module path."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
 
 
 def code_sha256(side: str) -> str:

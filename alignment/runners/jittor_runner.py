@@ -112,10 +112,10 @@ class JittorBackend(Backend):
         boxes, scores = self.decoding.decode(raw, self.model.head.distribution_project, self.config.model.arch.head, images.shape[2:])
         return {"raw": self.array(raw), "boxes": self.array(boxes), "scores": self.array(scores)}
 
-    def detect(self, config: Any, task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    def tester(self) -> Any:
         from jt_nanodet import tester
 
-        return tester.run(self.model, config, task, say)
+        return tester
 
     def versions(self) -> dict[str, str]:
         return {"jittor": self.jt.__version__}
@@ -125,7 +125,7 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-KINDS = {"structure": tasks.structure, "layers": tasks.layers_candidate, "detect": tasks.detect}
+KINDS = {"structure": tasks.structure, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], JittorBackend, KINDS))

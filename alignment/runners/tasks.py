@@ -21,6 +21,9 @@ from alignment.runners import child
 from alignment.runners.backend import Backend, call_name, describe, rebuild, tensors_of
 from jt_nanodet import checkpoint
 from jt_nanodet.config import load_config
+from jt_nanodet.data.batches import make_batch
+from jt_nanodet.data.evaluator import detections_to_coco
+from jt_nanodet.data.testset import open_test_set, test_batches
 from jt_nanodet.errors import UserError
 from jt_nanodet.weight_rules import lively_weights
 
@@ -224,15 +227,53 @@ def observer_equal(recorder: Recorder, untapped: dict[str, np.ndarray], backend:
 
 
 def detect(run: Run, task: dict[str, Any]) -> dict[str, Any]:
-    """Detections of a data set and the time of each phase, through the side's own tester; writes COCO-format JSON."""
+    """Detections of a data set through the side's own tester, and the floor of boxes and scores; writes COCO-format JSON."""
     config, backend, started = run.ready(task), run.backend, time.perf_counter()
-    document = backend.detect(config, task, run.say)
+    document = backend.tester().run(backend.model, config, task, run.say)
+    if task.get("floor_images"):
+        dataset = open_test_set(config, task.get("images"), task.get("annotations"))
+        run.say("floor of boxes and scores")
+        document["floor"] = backend.detection_floor([batch["img"] for batch in test_batches(dataset, 1, task["floor_images"])])
     document.update(weights_sha256=run.weights_sha256, config_sha256=config.sha256(), code_sha256=child.code_sha256(backend.side),
                     versions=versions(backend), seconds=time.perf_counter() - started, peak_memory_mb=peak_memory_mb())
     path = Path(task["output"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, document)
     return {"path": str(path), "detections": len(document["detections"])}
+
+
+def speed(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """Time single images on demand: one round for every line on standard input, answered by one line of JSON on standard output.
+
+    A round is the whole way from file to COCO entries, each phase apart, on the same few images; a warm-up round comes before the first.
+    """
+    config, backend = run.ready(task), run.backend
+    tester, head = backend.tester(), config.model.arch.head
+    dataset = open_test_set(config, task.get("images"), task.get("annotations"))
+    count = min(task["count"], len(dataset))
+
+    def one_round() -> dict[str, list[float]]:
+        times: dict[str, list[float]] = {"preprocess": [], "forward": [], "postprocess": []}
+        for index in range(count):
+            begun = time.perf_counter()
+            batch = make_batch([dataset[index]], [index])
+            loaded = time.perf_counter()
+            boxes, scores = tester.detect(backend.model, head, batch["img"])
+            computed = time.perf_counter()
+            dets, labels, _ = tester.multiclass_nms(boxes[0], scores[0])
+            detections_to_coco(np.asarray(dets), np.asarray(labels), batch["img_info"][0], batch["warp_matrix"][0], dataset.cat_ids)
+            done = time.perf_counter()
+            for name, seconds in (("preprocess", loaded - begun), ("forward", computed - loaded), ("postprocess", done - computed)):
+                times[name].append(seconds)
+        return times
+
+    first = time.perf_counter()
+    one_round()
+    first = time.perf_counter() - first
+    print(json.dumps({"ready": True, "first_round_seconds": first}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(one_round()), flush=True)
+    return {"peak_memory_mb": peak_memory_mb(), "first_round_seconds": first}
 
 
 def main(argv: list[str], make_backend: Callable[[dict[str, Any]], Backend], kinds: dict[str, Callable]) -> int:

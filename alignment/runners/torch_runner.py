@@ -92,10 +92,34 @@ class TorchBackend(Backend):
         boxes, scores = decode.decode(raw, self.model.head.distribution_project, self.config.model.arch.head, images.shape[2:])
         return {"raw": self.array(raw), "boxes": self.array(boxes), "scores": self.array(scores)}
 
-    def detect(self, config: Any, task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    def tester(self) -> Any:
         from torch_ref import tester
 
-        return tester.run(self.model, config, task, say)
+        return tester
+
+    def detection_floor(self, images: list[np.ndarray]) -> dict[str, Any]:
+        """How far harmless changes move boxes and scores, over the priors that pass the score threshold in any class."""
+        double, changes = copy.deepcopy(self.model).double(), harmless_changes(0)
+        nudged = nudged_model(self.model, 0)
+        truth: dict[str, list[np.ndarray]] = {"boxes": [], "scores": []}
+        runs: dict[str, list[list[np.ndarray]]] = {"boxes": [], "scores": []}
+        for batch in images:
+            tensor = self.tensor(batch)
+            found = [forward(double, self.config, tensor.double(), False), forward(self.model, self.config, tensor, False)]
+            for change in changes:
+                with change.around():
+                    boxes, scores = forward(nudged if change.weights else self.model, self.config, change.before(tensor), False)
+                    found.append((boxes[-len(batch):], scores[-len(batch):]))
+            chosen = found[0][1].amax(-1) > self.tester().SCORE_THRESHOLD
+            if not chosen.any():
+                continue
+            for k, name in enumerate(("boxes", "scores")):
+                truth[name].append(self.array(found[0][k][chosen]))
+                runs[name].append([np.ascontiguousarray(self.array(one[k][chosen])) for one in found[1:]])
+        names = ("as is", *(change.name for change in changes))
+        return {
+            name: floor(np.concatenate(truth[name]), [np.concatenate(one) for one in zip(*runs[name])], names) for name in truth if truth[name]
+        }
 
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
@@ -235,7 +259,7 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-KINDS = {"structure": tasks.structure, "layers": tasks.layers_reference, "detect": tasks.detect}
+KINDS = {"structure": tasks.structure, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))
