@@ -30,7 +30,8 @@ class ExpMovingAverager:
 
     def state(self):
         """The averages as NumPy copies, under the model's names and in its order: weights one can load."""
-        return as_arrays(self.averages)
+        arrays = {k: v.numpy().reshape(file_shape(k, v.shape)) for k, v in self.averages.items()}
+        return {k: v.astype(np.int64) if v.dtype.kind == "i" else v.copy() for k, v in arrays.items()}  # differs: counters are int32 here
 
     def load_state(self, state):
         """Take over what `state()` gave."""

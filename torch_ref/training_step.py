@@ -42,13 +42,13 @@ class TrainingStep:
 
     def __init__(self, model, cfg, freeze_norm=False):
         self.model, self.cfg, self.freeze_norm = model, cfg, freeze_norm
+        self.train_mode()
         self.assigner = DynamicSoftLabelAssigner(cfg.model.arch.head.assigner_cfg)
         self.optimizer = build_optimizer(model, cfg.schedule.optimizer)
         self.schedule = LearningRate(cfg.schedule)
         averager = cfg.model.weight_averager
         self.ema = ExpMovingAverager(model, averager.decay) if averager else None
         self.epoch, self.global_step = 0, 0
-        self.train_mode()
 
     def train_mode(self):
         """Training mode, BatchNorm excepted where it is frozen."""
