@@ -65,8 +65,12 @@ def to_svg(figure, titles: dict[str, str] | None = None) -> str:
         text = text.replace(code, f"var(--{name})")
     # The page's own font: matplotlib's may not exist where the report is read.
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    for target, title in (titles or {}).items():
-        text = text.replace(f'<a xlink:href="{target}">', f'<a href="{target}"><title>{title}</title>')
+
+    def link(match: re.Match) -> str:
+        target = match.group(1)
+        return f'<a href="{target}"><title>{(titles or {}).get(target, "")}</title>'
+
+    text = re.sub(r'<a xlink:href="(#[^"]*)"[^>]*>', link, text)  # matplotlib would open a new window
     return re.sub(r"\n\s*\n+", "\n", text)
 
 

@@ -55,7 +55,8 @@ class Row:
 
 def verdict_of(value: object) -> str:
     """A known verdict; anything else is "inconclusive", because unknown must not read as equal."""
-    text = as_text(value).strip().lower().replace(" ", "_").replace("passed", "pass").replace("failed", "fail")
+    text = value.strip().lower() if isinstance(value, str) else ""
+    text = text.replace(" ", "_").replace("passed", "pass").replace("failed", "fail")
     return text if text in LABELS else "inconclusive"
 
 
