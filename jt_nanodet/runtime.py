@@ -221,6 +221,7 @@ def _import_jittor(home: Path, device: str, environment: dict[str, str]) -> tupl
             install_cuda.install_cuda = lambda: None
             misc.download_url_to_local = _refuse_download
             cache = Path(jittor_utils.cache_path)
+            runtime_build.remove_torn(cache)
             built = 0.0
             if os.environ.get(runtime_build.CHILD_MARK) != "1":
                 built = _ensure_built(cache, home, device, environment)

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,36 @@ def write_stamp(cache: Path, stamp: Path, key: dict[str, str]) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump({"key": key, "files": core_files(cache)}, file, indent=1)
     os.replace(name, stamp)
+
+
+def remove_torn(cache: Path, now: float | None = None) -> list[str]:
+    """Delete compiled kernels that are shorter than their own header says; return their names.
+
+    Jittor hangs while it loads one (the bus error of the loader ends in its signal handler). A full
+    disk or a power cut leaves such files. Files of the last minute are left alone: another process
+    may be writing them.
+    """
+    limit = (time.time() if now is None else now) - 60
+    removed = []
+    for folder in ("jit", "custom_ops"):
+        for path in [*cache.glob(f"{folder}/*.so"), *cache.glob(f"*/{folder}/*.so")]:
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < limit and _torn(path):
+                    # without its library the key beside it counts for nothing: Jittor compiles again
+                    path.unlink()
+                    removed.append(path.name)
+    return removed
+
+
+def _torn(path: Path) -> bool:
+    """Whether an ELF file ends before its table of sections, which linkers write last."""
+    with open(path, "rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        return True
+    (table,) = struct.unpack_from("<Q", header, 0x28)
+    size, count = struct.unpack_from("<HH", header, 0x3A)
+    return path.stat().st_size < table + size * count
 
 
 @contextlib.contextmanager

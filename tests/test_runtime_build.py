@@ -5,8 +5,10 @@ The child that would compile for minutes is replaced by a small script through `
 
 from __future__ import annotations
 
+import _ctypes
 import io
 import json
+import math
 import os
 import sys
 import threading
@@ -68,6 +70,29 @@ def test_a_stamp_over_nothing_does_not_count(tmp_path: Path) -> None:
     runtime_build.write_stamp(tmp_path, tmp_path / "stamp.json", KEY)
     assert json.loads((tmp_path / "stamp.json").read_text())["files"] == {}
     assert not runtime_build.is_built(tmp_path, tmp_path / "stamp.json", KEY)
+
+
+def test_a_kernel_cut_short_is_removed(tmp_path: Path) -> None:
+    whole = Path(math.__file__)
+    if whole.suffix != ".so":
+        whole = Path(_ctypes.__file__)
+    for folder in ("jit", "custom_ops", "cu13/jit"):
+        (tmp_path / folder).mkdir(parents=True)
+    content = whole.read_bytes()
+    for name, data in {
+        "jit/whole.so": content,
+        "jit/cut.so": content[:-1],
+        "jit/empty.so": b"",
+        "jit/noise.so": b"x" * 500,
+        "custom_ops/half.so": content[: len(content) // 2],
+        "cu13/jit/half.so": content[: len(content) // 2],
+        "jit/source.cc": b"",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    assert runtime_build.remove_torn(tmp_path) == [], "another process may just be writing them"
+    removed = runtime_build.remove_torn(tmp_path, time.time() + 120)
+    assert sorted(removed) == ["cut.so", "empty.so", "half.so", "half.so", "noise.so"]
+    assert sorted(path.name for path in tmp_path.glob("**/*.*")) == ["source.cc", "whole.so"]
 
 
 def test_progress_counts_and_never_claims_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
