@@ -140,7 +140,7 @@ def align(pair: Pair, ref: list[Run], cand: list[Run]) -> Aligned | str:
     shortest = min(len(x) for x, _ in everything)
     common = everything[0][0]
     for x, _ in everything[1:]:
-        common = common if np.array_equal(common, x) else np.intersect1d(np.round(common, 6), np.round(x, 6), assume_unique=True)
+        common = common if x is common or np.array_equal(common, x) else np.intersect1d(np.round(common, 6), np.round(x, 6), assume_unique=True)
     if len(common) >= max(1, 0.5 * shortest):
         a, b = (np.stack([_at(common, *p) for p in points]) for points in (points_a, points_b))
         how = "means per epoch" if axis == "epoch" and any(len(s) > len(common) for s in side_a + side_b) else "same positions"
@@ -221,6 +221,8 @@ def coverage(side_a: list[np.ndarray], side_b: list[np.ndarray]) -> float:
     """The share of the longer training that every run of both sides covers. A point covers three quarters of a usual distance to each side, so a
     wider interval between lines costs nothing and a missing piece does."""
     everything = side_a + side_b
+    if all(x is everything[0] or np.array_equal(x, everything[0]) for x in everything[1:]):
+        return 1.0
     low, high = min(float(x[0]) for x in everything), max(float(x[-1]) for x in everything)
     if high <= low:
         return 1.0

@@ -150,7 +150,7 @@ def _losses(found: Comparison, policy: Policy) -> list[Hypothesis]:
     pairing = {}
     for key, one in train.items():
         if one.how == "same positions" and len(one.a) == len(one.b):
-            pairing[key] = min(noise_correlation(x, y) for x, y in zip(one.a, one.b))
+            pairing[key] = _pairing(one, policy.lockstep)
     # Validation lines see the same images in every run, so only training noise can show that two runs are one trajectory.
     found.pairing = float(np.median(list(pairing.values()))) if pairing else 0.0
     total, parts = _total(train)
@@ -173,6 +173,16 @@ def _losses(found: Comparison, policy: Policy) -> list[Hypothesis]:
     for key, one in (val_parts | other).items():
         rows += _windows(key, one, found, policy, found.pairing, whole=(4 * m, 0.02 / len(val_parts | other), False), quarters=None)
     return rows
+
+
+def _pairing(one: Aligned, lockstep: float) -> float:
+    """The lowest noise correlation of the pairs of runs, in order; the first pair that is not in lockstep settles it."""
+    lowest = 1.0
+    for x, y in zip(one.a, one.b):
+        lowest = min(lowest, noise_correlation(x, y))
+        if lowest < lockstep:
+            break
+    return lowest
 
 
 def _total(losses: dict[str, Aligned]) -> tuple[Aligned | None, dict[str, Aligned]]:
@@ -235,32 +245,34 @@ def _metrics(found: Comparison, policy: Policy) -> list[Hypothesis]:
         count = len(one.x)
         late = slice(count - max(1, count // 3), count)
         deciding = key == main
-        sd = policy.seed_sd_metric
-        if not deciding and main is not None and noise[main][2] > 0:
+        sd, own = policy.seed_sd_metric, noise[key][3]
+        if not deciding and main is not None and noise[main][3] > 0:
             # A number over few objects wanders more from seed to seed, as it does from epoch to epoch.
-            sd *= max(1.0, noise[key][2] / noise[main][2])
+            sd *= max(1.0, own / noise[main][3])
         pairing = found.pairing if count >= 8 else 0.0
-        inside = noise[key][0] / math.sqrt(late.stop - late.start) if noise[key][0] is not None else None
+        long_run, freedom, one_off, _ = noise[key]
+        inside = None if long_run is None else (long_run / math.sqrt(late.stop - late.start), freedom)
         estimate = compare_means(one.a[:, late], one.b[:, late], sd, pairing=pairing, relative=False, noise=inside, lockstep=policy.lockstep)
         rows.append(Hypothesis(f"{key}, last third of the evaluations", estimate, policy.margin_metric * (1 if deciding else 2),
                                0.15 if deciding else 0.05 / others, deciding))
-        last = compare_means(one.a[:, -1:], one.b[:, -1:], sd, pairing=pairing, relative=False, noise=noise[key][0], lockstep=policy.lockstep)
+        last = compare_means(one.a[:, -1:], one.b[:, -1:], sd, pairing=pairing, relative=False, noise=None if long_run is None else (one_off, freedom), lockstep=policy.lockstep)
         rows.append(Hypothesis(f"{key}, last evaluation", last, policy.margin_metric * 2, 0.05 / others, False))
         found.metrics.append(_best(key, one))
     return rows
 
 
-def _late_noise(one: Aligned) -> tuple[float | None, float, float]:
-    """(noise of one evaluation's difference under autocorrelation or None, degrees of freedom, noise of the reference's own evaluations)."""
+def _late_noise(one: Aligned) -> tuple[float | None, float, float, float]:
+    """Noise of the later two thirds of the evaluations, a straight line taken out: (long-run noise of the difference or None when there are too few
+    evaluations, its degrees of freedom, noise of one evaluation's difference, noise of one evaluation of the reference)."""
     count = len(one.x)
     start = count // 3
     if count - start < 8:
-        return None, 1.0, 0.0
+        return None, 1.0, 0.0, 0.0
     t = np.arange(count - start) - (count - start - 1) / 2
     flatten = lambda y: y - y.mean() - t * (t @ y) / (t @ t)  # noqa: E731
     delta = flatten(one.b[:, start:].mean(0) - one.a[:, start:].mean(0))
     error, freedom = block_error(delta)
-    return error * math.sqrt(len(delta)), freedom, float(np.mean([flatten(row[start:]).std(ddof=2) for row in one.a]))
+    return error * math.sqrt(len(delta)), freedom, float(delta.std(ddof=2)), float(np.mean([flatten(row[start:]).std(ddof=2) for row in one.a]))
 
 
 def _best(key: str, one: Aligned) -> dict:

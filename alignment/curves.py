@@ -75,8 +75,11 @@ def quantile(probability: float, freedom: float) -> float:
 
 
 def block_length(count: int) -> int:
-    """Length of the blocks of the bootstrap for `count` points: the cube root, at least 2."""
-    return max(2, math.ceil(count ** (1 / 3)))
+    """Length of the blocks of the bootstrap for `count` points: a little over the cube root that theory asks for, at least 2.
+
+    The images of an epoch are drawn without replacement, so noise is slightly anti-correlated over an epoch; longer blocks see more of that.
+    """
+    return max(2, round(count**0.39))
 
 
 def block_error(values: np.ndarray, length: int | None = None) -> tuple[float, float]:
@@ -120,17 +123,19 @@ def noise_correlation(a: np.ndarray, b: np.ndarray) -> float:
     x, y = x[usable], y[usable]
     if len(x) < 27 or x.std() < 1e-9 * max(abs(a[start]), 1e-300) or y.std() < 1e-9 * max(abs(b[start]), 1e-300):
         return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
+    x, y = x - x.mean(), y - y.mean()
+    return float(x @ y / math.sqrt((x @ x) * (y @ y)))
 
 
 def compare_means(
-    a: np.ndarray, b: np.ndarray, seed_sd: float, *, pairing: float = 0.0, relative: bool = True, noise: float | None = None, lockstep: float = 0.99
+    a: np.ndarray, b: np.ndarray, seed_sd: float, *, pairing: float = 0.0, relative: bool = True,
+    noise: tuple[float, float] | None = None, lockstep: float = 0.99,
 ) -> Estimate:
     """The difference of two bundles of curves over one window.
 
     `a` (runs, n) and `b` (runs, n) are normalised values at common steps, `seed_sd` the bound on the spread between seeds in their unit,
     `pairing` the noise correlation of the pairs when the sides are paired in order, else 0. With `relative` the difference is divided by the
-    reference. `noise` replaces the error found inside the window for one run a side. Lines with NaN must have been removed.
+    reference. `noise`, as (standard error, degrees of freedom), replaces what is found inside the window for one run a side. Lines with NaN must have been removed.
     """
     left, right = a.mean(1), b.mean(1)
     level = float(left.mean())
@@ -144,7 +149,7 @@ def compare_means(
         return Estimate(difference, spread / math.sqrt(runs_a), runs_a - 1, spread / math.sqrt(2), "paired runs, Student's t", level)
     if runs_a + runs_b <= 3:
         # Between-seed spread is not measured: inside one run it is invisible, and from two runs it has one degree of freedom.
-        inside, freedom = (noise, 10.0) if noise is not None else block_error(b.mean(0) - a.mean(0))
+        inside, freedom = noise if noise is not None else block_error(b.mean(0) - a.mean(0))
         inside = 0.0 if not math.isfinite(inside) else inside / scale
         # Runs in lockstep are not two draws: what is left of the seeds' spread is what their noise does not share.
         unshared = max(0.0, 1 - pairing) if paired else 1.0
@@ -158,8 +163,8 @@ def compare_means(
 
 def _between_runs(left: np.ndarray, right: np.ndarray, difference: float, scale: float, level: float) -> Estimate:
     runs_a, runs_b = len(left), len(right)
-    square_a = float(left.var(ddof=1)) if runs_a > 1 else math.nan
-    square_b = float(right.var(ddof=1)) if runs_b > 1 else math.nan
+    square_a = float(left.var(ddof=1)) if runs_a > 1 else 0.0
+    square_b = float(right.var(ddof=1)) if runs_b > 1 else 0.0
     if runs_a > 1 and runs_b > 1 and runs_a != runs_b:
         part_a, part_b = square_a / runs_a, square_b / runs_b
         error = math.sqrt(part_a + part_b)
@@ -167,7 +172,7 @@ def _between_runs(left: np.ndarray, right: np.ndarray, difference: float, scale:
         return Estimate(difference, error / scale, freedom, error / scale / math.sqrt(1 / runs_a + 1 / runs_b), "between runs, Welch's t", level)
     # With equally many runs the pooled t is exact for equal spreads and keeps its level when they are not; with a lone run it is all there is.
     freedom = runs_a + runs_b - 2
-    pooled = (np.nan_to_num(square_a) * (runs_a - 1) + np.nan_to_num(square_b) * (runs_b - 1)) / freedom
+    pooled = (square_a * (runs_a - 1) + square_b * (runs_b - 1)) / freedom
     sd = math.sqrt(pooled) / scale
     return Estimate(difference, sd * math.sqrt(1 / runs_a + 1 / runs_b), freedom, sd, "between runs, Student's t", level)
 
@@ -221,14 +226,16 @@ def runs_needed(estimate: Estimate, margin: float, share: float, alpha: float = 
     Returns (runs a side, the verdict they would give); None when `most` would not do, because the difference is close to the margin.
     """
     size, sd = abs(estimate.difference), max(estimate.run_sd, 1e-12)
-    for runs in range(2, most + 1):
-        freedom, error = 2 * runs - 2, sd * math.sqrt(2 / runs)
-        if (margin - size) / error > quantile(1 - EQUIVALENCE_SHARE * alpha, freedom) + quantile(power if size > error / 2 else (1 + power) / 2, freedom):
-            return runs, EQUIVALENT
-        beyond = (size - margin) / error > quantile(power, freedom)
-        if beyond and size / error > quantile(1 - alpha * share / 2, freedom) + quantile(power, freedom):
-            return runs, DIFFERENT
-    return None, CANNOT_TELL
+    runs = np.arange(2, most + 1)
+    freedom, error = 2.0 * runs - 2, sd * np.sqrt(2 / runs)
+    upper = lambda probability: special.stdtrit(freedom, probability)  # noqa: E731
+    aim = np.where(size > error / 2, power, (1 + power) / 2)
+    equivalent = (margin - size) / error > upper(1 - EQUIVALENCE_SHARE * alpha) + upper(aim)
+    different = ((size - margin) / error > upper(power)) & (size / error > upper(1 - alpha * share / 2) + upper(power))
+    enough = np.flatnonzero(equivalent | different)
+    if not len(enough):
+        return None, CANNOT_TELL
+    return int(runs[enough[0]]), EQUIVALENT if equivalent[enough[0]] else DIFFERENT
 
 
 def first_leave(a: np.ndarray, b: np.ndarray, x: np.ndarray, margin: float, seed_sd: float, *, pieces: int = 64, alpha: float = 0.05) -> dict:
@@ -249,7 +256,8 @@ def first_leave(a: np.ndarray, b: np.ndarray, x: np.ndarray, margin: float, seed
         freedom = (len(a) + len(b) - 2) * min(len(size), 16)
     else:
         delta = b.mean(0) - a.mean(0)
-        inside = np.median([delta[s:e].std(ddof=1) / math.sqrt(e - s) if e - s > 1 else 0.0 for s, e in zip(edges[:-1], edges[1:])])
+        centred = delta - np.repeat(difference, size)
+        inside = np.median(np.sqrt(np.add.reduceat(centred**2, edges[:-1]) / np.maximum(size - 1, 1) / size))
         error, freedom = math.hypot(float(inside), seed_sd * math.sqrt(share)), 1e9
     half = margin + quantile(1 - alpha / 2 / len(size), freedom) * error
     outside = np.flatnonzero(np.abs(difference) > half)

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,10 +73,10 @@ def _blocks(rng: np.random.Generator, runs: int, count: int, length: int, pool: 
 
 def make_runs(source: Source, rng: np.random.Generator, runs: int, *, losses=1.0, score: float = 0.0, seed_sd: float = 0.0, score_sd: float = 0.0) -> list[Run]:
     """`runs` trainings whose losses are multiplied by `losses` (a number or one for each) and whose mAP is raised by `score`. `seed_sd` is the
-    spread of the runs' factors, half of its variance shared by the losses; `score_sd` the spread of their mAP."""
+    spread of the runs' factors, one factor for all losses of a run (the worst case for their sum); `score_sd` the spread of their mAP."""
     count = len(source.trend)
     noise = source.residual[_blocks(rng, runs, count, BLOCK, len(source.residual))]
-    factor = 1 + seed_sd * math.sqrt(0.5) * (rng.standard_normal((runs, 1)) + rng.standard_normal((runs, len(LOSSES))))
+    factor = 1 + seed_sd * rng.standard_normal((runs, 1))
     values = source.trend * noise * (factor * losses)[:, None, :]
     # A quadratic takes three degrees of freedom from the residuals.
     late = source.map_residual * math.sqrt(len(source.map_residual) / (len(source.map_residual) - 3))
@@ -266,6 +267,7 @@ def main(argv: list[str]) -> int:
                                      epilog="example: python -m alignment.simulate --output out/simulate --statistics reports/results/statistics.json --docs docs/statistics.md")
     parser.add_argument("--log", type=Path, default=Path("../shared/data/logs/pytorch_logs.txt"), help="the real log whose noise is used")
     parser.add_argument("--repeats", type=int, default=2000, metavar="N", help="pairs of sides for each row (default: 2000)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument("--statistics", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="also put the tables between the markers of this document")
     arguments = parser.parse_args(argv)
@@ -277,13 +279,13 @@ def main(argv: list[str]) -> int:
     run = read_run(arguments.log)
     source = source_of(run)
     rows = []
-    for scenario in scenarios():
-        start = time.perf_counter()
-        row = simulate(source, scenario, arguments.repeats, arguments.seed)
-        row["kept"] = kept(row)
-        rows.append(row)
-        say(f"{row['runs_a_side']} a side, {row['name']}: equivalent {row['equivalent']:.1%}, different {row['different']:.1%} ({time.perf_counter() - start:.0f} s)",
-            arguments.verbosity)
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        jobs = [pool.submit(simulate, source, scenario, arguments.repeats, arguments.seed) for scenario in scenarios()]
+        for job in jobs:
+            row = job.result()
+            row["kept"] = kept(row)
+            rows.append(row)
+            say(f"{row['runs_a_side']} a side, {row['name']}: equivalent {row['equivalent']:.1%}, different {row['different']:.1%}", arguments.verbosity)
     document = {
         "schema_version": 1, "command": "simulate", "log": arguments.log.name, "lines": len(source.step), "repeats": arguments.repeats, "seed": arguments.seed,
         "resolution": 1.96 * math.sqrt(0.05 * 0.95 / arguments.repeats), "policy": vars(Policy()), "rows": rows,
