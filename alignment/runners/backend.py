@@ -29,6 +29,10 @@ class Backend(ABC):
         """Name to shape of the whole state dict of `config`'s model, as upstream's files have it."""
 
     @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """The loaded model's whole state dict under upstream's names, in upstream's order."""
+
+    @abstractmethod
     def modules(self) -> Iterator[tuple[str, Any]]:
         """(path, module) in upstream's order, the root (path "") first."""
 

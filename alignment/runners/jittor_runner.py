@@ -39,6 +39,9 @@ class JittorBackend(Backend):
         self.model = self.detector.build_model(config.model.arch)
         self.detector.load_state(self.model, weights, training_branch)
 
+    def state(self) -> dict[str, np.ndarray]:
+        return self.detector.state_arrays(self.model)
+
     def modules(self) -> Iterator[tuple[str, Any]]:
         """Jittor's own `named_modules` names the root too; order of definition, as PyTorch's."""
         def walk(path: str, module: Any) -> Iterator[tuple[str, Any]]:
@@ -125,7 +128,7 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-KINDS = {"structure": tasks.structure, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed}
+KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], JittorBackend, KINDS))

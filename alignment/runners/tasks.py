@@ -113,6 +113,17 @@ def structure(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     return {"path": str(path), "modules": len(rows)}
 
 
+def weights(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """Hash of every entry of the state dict as it stands in the loaded model, not as it stood in the file."""
+    config, backend = run.ready(task), run.backend
+    entries = {name: {"shape": list(a.shape), "dtype": str(a.dtype), "sha256": array_sha256(a)} for name, a in backend.state().items()}
+    path = Path(task["output"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"side": backend.side, "entries": entries, "config_sha256": config.sha256(), "weights_sha256": run.weights_sha256,
+                      "source": task.get("weights") or f"seeded weights of seed {task.get('seed', 0)}", "auxiliary": run.auxiliary})
+    return {"path": str(path), "entries": len(entries)}
+
+
 def multiply_adds(backend: Backend, module: Any, output: Any) -> int:
     """Multiply-adds of a convolution's call, from its kernel and the size of its output; 0 for every other layer."""
     hyper = backend.hyper(module)

@@ -50,6 +50,9 @@ class TorchBackend(Backend):
         detector.load_state(self.model, weights, training_branch)
         self.model.to(self.device)
 
+    def state(self) -> dict[str, np.ndarray]:
+        return detector.state_arrays(self.model)
+
     def modules(self) -> Iterator[tuple[str, Any]]:
         return self.model.named_modules()
 
@@ -259,7 +262,7 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-KINDS = {"structure": tasks.structure, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed}
+KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))

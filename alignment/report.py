@@ -1,0 +1,178 @@
+"""``python -m alignment.report``: structure, weights, layers and inference of one model, both sides, in one report.
+
+    python -m alignment.report --output out                                         # the embedded default: drawn pictures, no download
+    python -m alignment.report --config C.yml --pytorch-model A.pth --test-images DIR --annotations FILE.json --output out
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import reports
+from alignment import infer, inputs, layers, structure, weights
+from alignment.cli import parent_parser, prepare_output, run_cli, say, summary
+from alignment.reasons import Verdict
+from alignment.result import EXIT_CODES, LAST_LINES, Result, write_json
+from alignment.runners import child
+from jt_nanodet.config import load_config
+from jt_nanodet.data.testset import open_test_set
+from jt_nanodet.errors import UserError
+
+PARTS = ("structure", "weights", "layers", "infer")
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+DEFAULT_CONFIG, DEFAULT_WEIGHTS = CONFIGS / "shapes.yml", CONFIGS / "shapes_weights.npz"
+#: The worst part decides, in this order.
+ORDER = (Verdict.NOT_COMPARABLE, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    started = time.perf_counter()
+    folder = prepare_output(args.output)
+    clear(folder)
+    embedded = args.config is None
+    config_path = DEFAULT_CONFIG if embedded else args.config
+    model = args.pytorch_model or (DEFAULT_WEIGHTS if embedded and DEFAULT_WEIGHTS.is_file() else None)
+    config = load_config(config_path)
+    options = {"images": str(args.test_images) if args.test_images else None, "annotations": str(args.annotations) if args.annotations else None,
+               "batch_size": args.batch_size, "limit": args.limit}
+    dataset = open_test_set(config, options["images"], options["annotations"])
+    array, source = inputs.network_input(config, args.test_images, 1, args.seed)
+    input_file = inputs.write_input(folder, array)
+    common = {"config": str(config_path), "device": args.device, "seed": args.seed, "threads": args.threads}
+    models = {"pytorch": model, "jittor": args.jittor_model or converted(model, folder)}
+    given = {side: {**common, "weights": str(path) if path else None} for side, path in models.items()}
+    say(f"input of the layers: {source}; {len(dataset)} test images", args.verbosity)
+    children = {}
+    for number, side in enumerate(child.MODULES, 1):
+        say(f"{number} of 3: the {side} side", args.verbosity)
+        tasks = [structure.task(side, folder / "structure"), weights.task(side, folder / "weights"), *layers.tasks(side, folder / "layers", input_file),
+                 infer.task(side, folder / "infer", options)]
+        children[side] = child.run(side, tasks, given[side], folder, verbosity=args.verbosity)
+    say("3 of 3: comparison, frames per second, report", args.verbosity)
+    results: dict[str, Result] = {}
+    results["structure"], tree = structure.judge(folder / "structure", common)
+    (folder / "structure" / "structure.txt").write_text(tree + "\n", encoding="utf-8")
+    results["weights"] = weights.judge(folder / "weights", common)
+    results["layers"], divergence = layers.judge(folder / "layers", common, source)
+    results["infer"] = infer.run(folder / "infer", given, options, rounds=args.rounds, verbosity=args.verbosity, done=True)
+    for name, result in results.items():
+        result.parts["command_line"] = command_of(name, args, config_path)
+        result.write(folder / name)
+        say(f"  {name:10s} {result.last_line}", args.verbosity)
+    verdict = write_top(folder, args, config_path, results, children, time.perf_counter() - started)
+    paths = reports.write(folder)
+    if args.verbosity >= 0:
+        for result in results.values():
+            if str(result.verdict) != "pass" and summary(result):
+                print(summary(result))
+        if divergence:
+            print(f"first divergence: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}")
+        print(infer.text(results["infer"]))
+        print(f"report: {paths['html']}")
+    print(f"{LAST_LINES[verdict]} | {', '.join(counts(results))}", flush=True)
+    return EXIT_CODES[verdict]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m alignment.report", description=__doc__.split("\n\n")[0], parents=[parent_parser(config_required=False)],
+                                   epilog="example: python -m alignment.report --output out")
+    layers.weight_arguments(made)
+    made.add_argument("--test-images", metavar="DIR", type=Path, help="folder of pictures; default: the configuration's validation set")
+    made.add_argument("--annotations", metavar="FILE.json", type=Path, help="COCO annotations of these pictures: adds the mAP table")
+    made.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at once (default: 8)")
+    made.add_argument("--limit", metavar="N", type=int, help="only the first N pictures (then no mAP)")
+    made.add_argument("--rounds", metavar="N", type=int, default=5, help="timing rounds of each side; 0 leaves the timing out (default: 5)")
+    made.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
+    return made
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier report left: a part that fails now must not be shown with yesterday's verdict."""
+    for name in PARTS:
+        if (folder / name / "result.json").exists() or (folder / name / "bundles").exists():
+            shutil.rmtree(folder / name)
+    for name in ("report.json", "report.html", "report.md", "junit.xml"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def converted(model: Path | None, folder: Path) -> Path | None:
+    """The port's copy of the reference's weights, written by the converter that users use."""
+    if model is None:
+        return None
+    import weights_convert
+
+    if not model.is_file():
+        raise UserError(f"there is no file {model}: give the weights with --pytorch-model")
+    target = folder / "weights" / "converted.pkl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    weights_convert.convert(model, target)
+    return target
+
+
+def command_of(part: str, args: argparse.Namespace, config: Path) -> list[str]:
+    """What to type to repeat one part, or the whole report."""
+    words = ["python", "-m", f"alignment.{part}"]
+    if args.config or part != "report":
+        words += ["--config", shown(config)]
+    if part != "structure":
+        words += [w for flag, path in (("--pytorch-model", args.pytorch_model), ("--jittor-model", args.jittor_model)) if path for w in (flag, str(path))]
+    if part in ("layers", "infer", "report") and args.test_images:
+        words += ["--test-images", str(args.test_images)]
+    if part in ("infer", "report"):
+        words += ["--annotations", str(args.annotations)] if args.annotations else []
+        words += ["--limit", str(args.limit)] if args.limit else []
+        words += ["--batch-size", str(args.batch_size), "--rounds", str(args.rounds)]
+    words += ["--threads", str(args.threads)] if args.threads and part in ("layers", "infer", "report") else []
+    return [*words, "--device", args.device, "--seed", str(args.seed), "--output", str(args.output)]
+
+
+def shown(path: Path) -> str:
+    """The path as it is typed in the checkout."""
+    try:
+        return str(Path(path).resolve().relative_to(CONFIGS.parent))
+    except ValueError:
+        return str(path)
+
+
+def write_top(folder: Path, args: argparse.Namespace, config: Path, results: dict[str, Result], children: dict[str, Any], seconds: float) -> Verdict:
+    """report.json: the verdict of all parts, environment and command."""
+    verdict = next(v for v in ORDER if any(r.verdict is v for r in results.values()))
+    first = next((r.first_failure for r in results.values() if r.first_failure), None)
+    write_json(folder / "report.json", {
+        "schema_version": 1, "command": "report", "command_line": command_of("report", args, config), "title": f"NanoDet-Plus, {shown(config)}",
+        "verdict": str(verdict), "compared": sum(r.compared for r in results.values()), "failed": sum(r.failed for r in results.values()),
+        "skipped": sum(r.skipped for r in results.values()), "first_failure": first.name_ref if first else None,
+        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "device": args.device, "seeds": {"seed": args.seed},
+        "versions": {**children["pytorch"]["versions"], **children["jittor"]["versions"]},
+        "environment": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "durations": {"total": seconds, **{side: sum(t["seconds"] for t in one["tasks"]) for side, one in children.items()}},
+        "peak_memory_mb": {side: one["peak_memory_mb"] for side, one in children.items()},
+        "not_run": [] if args.device == "cuda" else [{"name": "GPU", "reason": "this report was made on the CPU: add --device cuda"}],
+    })
+    return verdict
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def counts(results: dict[str, Result]) -> list[str]:
+    totals = [sum(getattr(r, name) for r in results.values()) for name in ("compared", "failed", "skipped")]
+    return [f"{n} {name}" for n, name in zip(totals, ("compared", "failed", "skipped"))]
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))
