@@ -26,16 +26,20 @@ def detect(path: Path) -> str:
             if head.startswith(codecs.BOM_UTF8):
                 return _valid(file, head, "utf-8-sig")
             if b"\0" in head:
-                # UTF-16 without a mark: a log is mostly ASCII, so every second byte is zero.
+                # UTF-16 without a mark: much of a log is ASCII, so many bytes in odd or in even places are zero, and hardly any in the others.
                 odd, even = head[1::2].count(0), head[0::2].count(0)
-                if odd > 0.3 * len(head) / 2 and even == 0:
-                    return "utf-16-le"
-                if even > 0.3 * len(head) / 2 and odd == 0:
-                    return "utf-16-be"
+                for name, many, few in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+                    if many > 0.2 * len(head) / 2 and few < 0.1 * many and _decodes(head, name):
+                        return name
                 raise UserError(f"{path} is a binary file, not a log; name a text, CSV, JSON lines or TensorBoard event file.")
             return _valid(file, head, "utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
+
+
+def _decodes(head: bytes, encoding: str) -> bool:
+    text = head[: len(head) // 2 * 2 - 2].decode(encoding, "replace")
+    return "\ufffd" not in text and "\n" in text and sum(c.isprintable() or c.isspace() for c in text) > 0.98 * len(text)
 
 
 def _valid(file, head: bytes, first: str) -> str:
