@@ -85,7 +85,7 @@ def render(source: Source, summary: Summary, html_name: str) -> str:
     lines += [grid(["check", "verdict", "compared", "failed", "skipped", "note"], rows, 2), ""]
     lines += _failing(summary)
     infer = as_dict(source.parts["infer"].data)
-    metric = tables.metric_table(as_dict(infer.get("metrics")))
+    metric = tables.metric_table(tables.metrics_of(infer))
     if metric:
         lines += ["### COCO numbers", "", table(metric), ""]
     found = as_dict(infer.get("detections"))

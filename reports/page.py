@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from reports import plots, tables
-from reports.pictures import FIRST_SCORE, build_pictures
+from reports.pictures import FIRST_SCORE, Picture, build_pictures
 from reports.rows import STAGE_ORDER, Row
 from reports.source import Source, as_dict, as_list, as_number, as_text
 from reports.structure import build_tree, totals
@@ -28,7 +28,7 @@ MAX_DIFFERENCES = 500
 MAX_NOT_RUN = 300
 ENVIRONMENT = (
     "versions", "device", "cpu", "machine", "platform", "threads", "flags", "environment", "seed", "seeds", "config", "coverage",
-    "constant_tensors", "peak_memory_mb", "input",
+    "constant_tensors", "peak_memory_mb", "input", "images", "source", "sources",
 )  # fmt: skip
 BARE = ("versions", "environment", "machine", "platform")
 DETECTION_COUNTS = ("matched", "moved", "missing", "extra", "relabelled", "unexplained")
@@ -58,6 +58,7 @@ def stage_groups(rows: list[Row]) -> list[dict]:
         return STAGE_ORDER.index(row.stage) if row.stage in STAGE_ORDER else len(STAGE_ORDER)
 
     groups = []
+    rows = [row for row in rows if row.bad or row.part != "structure"]  # the tree shows those that agree
     ranked = sorted(rows, key=lambda row: (order(row), row.stage))
     for stage, members in groupby(ranked, key=lambda row: row.stage):
         members = list(members)
@@ -115,6 +116,12 @@ def divergence(layers: dict, said: str) -> dict | None:
     return {"name": as_text(found.get("name")), "text": "; ".join(text for text in texts if text and text != said), "causes": causes[:20]}
 
 
+def first_score(shots: list[Picture]) -> float:
+    """Where the score slider starts: at FIRST_SCORE, or at 0 when that would hide every box."""
+    scores = [box.score for shot in shots for _, found in shot.sides for box in found]
+    return FIRST_SCORE if any(score >= FIRST_SCORE for score in scores) or not scores else 0.0
+
+
 def first_row(summary: Summary) -> Row | None:
     """The row behind the first failure, if it is one of the compared tensors."""
     anchor = summary.first.get("anchor")
@@ -125,9 +132,9 @@ def context(source: Source, summary: Summary) -> dict:
     """Everything the template needs, as text, numbers and safe markup."""
     data = {name: part.data for name, part in source.parts.items() if part.data is not None}
     infer, structure = data.get("infer", {}), data.get("structure", {})
-    metrics, fps = as_dict(infer.get("metrics")), as_dict(infer.get("fps"))
+    metrics, fps = tables.metrics_of(infer), as_dict(infer.get("fps"))
     layer_rows = [row for row in summary.rows if row.part == "layers"]
-    bars = plots.speed_bars(fps)
+    groups, bars = stage_groups(summary.rows), plots.speed_bars(fps)
     tree, shown, hidden = build_tree(structure)
     shots, shots_left = build_pictures(source.folder, infer)
     times, total = tables.durations(source)
@@ -138,13 +145,13 @@ def context(source: Source, summary: Summary) -> dict:
         "subject": next((as_text(top[key]) for key in ("title", "model", "config") if top.get(key)), ""),
         "created": as_text(top.get("created")) or datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "total": total, "times": times, "first_row": first_row(summary), "divergence": divergence(data.get("layers", {}), summary.first.get("hint", "")),
-        "groups": stage_groups(summary.rows),
-        "stages": list(dict.fromkeys(row.stage for row in summary.rows)),
+        "groups": groups,
+        "stages": [group["stage"] for group in groups],
         "matches": list(dict.fromkeys(row.match for row in summary.rows if row.match)),
         "has_layers": bool(layer_rows),
         "depth_plots": depth_plots(layer_rows), "speed_plot": Markup(bars) if bars else "",
         "tree": tree, "tree_rows": shown, "tree_hidden": hidden, "tree_totals": totals(structure),
-        "inference": inference(infer), "pictures": shots, "pictures_left": shots_left, "first_score": FIRST_SCORE,
+        "inference": inference(infer), "pictures": shots, "pictures_left": shots_left, "first_score": first_score(shots),
         "metric": tables.metric_table(metrics), "classes": tables.class_table(metrics),
         "speed": tables.fps_table(fps), "speed_note": tables.fps_note(fps),
         "environment": tables.settings(source, ENVIRONMENT, BARE), "hashes": tables.settings(source, ("hashes", "commits"), ("hashes",)),

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from reports.source import as_dict, as_list, as_number, as_text
-from reports.tables import SIDE_NAMES, SIDES, detection_text, fixed, normal_differences
+from reports.tables import SIDE_NAMES, SIDES, categories, detection_text, fixed, normal_differences
 
 MAX_PICTURES = 12
 MAX_BOXES = 100
@@ -112,7 +112,7 @@ def _same(a: Box, b: Box) -> bool:
 def build_pictures(folder: Path, infer: dict) -> tuple[list[Picture], int]:
     """(pictures to show, how many are left out); those with differences come first."""
     found = normal_differences(infer)
-    names = {as_text(key): as_text(value) for key, value in as_dict(infer.get("categories")).items()}
+    names = categories(infer)
     entries = [item for item in as_list(infer.get("pictures")) if isinstance(item, dict)]
     by_image: dict[str, list[dict]] = {}
     for one in found:

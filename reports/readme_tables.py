@@ -35,7 +35,7 @@ _MARK = re.compile(r"<!-- table: (?P<file>\S+) (?P<name>\S+) -->\n(?P<body>.*?)<
 _OPEN = re.compile(r"<!-- table:")
 #: Tables that are made from the fields of a result file.
 DERIVED: dict[str, Callable[[dict], tables.Table | None]] = {
-    "metrics": lambda data: tables.metric_table(as_dict(data.get("metrics"))),
+    "metrics": lambda data: tables.metric_table(tables.metrics_of(data)),
     "classes": lambda data: tables.class_table(as_dict(data.get("metrics"))),
     "fps": lambda data: tables.fps_table(as_dict(data.get("fps"))),
 }

@@ -15,7 +15,7 @@ LABELS = {
     "pass": "PASSED", "fail": "FAILED", "inconclusive": "INCONCLUSIVE", "not_comparable": "NOT COMPARABLE",
     "warn": "WARNING", "skip": "SKIPPED", "info": "MEASURED", "not_run": "NOT RUN",
 }  # fmt: skip
-STAGE_ORDER = ("observer", "check", "structure", "data", "param", "forward", "backward", "optim", "decode", "post", "metric")
+STAGE_ORDER = ("observer", "check", "structure", "weights", "data", "param", "forward", "backward", "optim", "decode", "post", "metric")
 NUMBERS = (
     "max_abs", "max_rel", "rel_l2", "cosine", "sqnr_db", "ulp_p99", "err_ref_fp64", "err_cand_fp64",
     "own", "own_rel_l2", "inherited", "inherited_rel_l2", "amplification", "floor", "tolerance", "beyond", "size",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from reports.rows import BAD, LABELS, SEVERITY, Row, first_failure, objections, tensor_rows, verdict_of, worst
 from reports.source import Part, Source, as_count, as_dict, as_list, as_number, as_text
+from reports.structure import totals
 
 
 @dataclass
@@ -110,12 +111,13 @@ def build_checks(source: Source, rows: list[Row]) -> list[Check]:
     """
     parts = source.parts
     infer = parts.get("infer")
-    by_stage = {stage: [row for row in rows if row.stage == stage] for stage in ("param", "decode", "post", "metric")}
-    after = by_stage["decode"] + by_stage["post"]
+    by_stage = {stage: [row for row in rows if row.stage == stage] for stage in ("weights", "param", "decode", "post", "metric")}
+    same = by_stage["weights"] + by_stage["param"]
+    after = [row for row in by_stage["decode"] + by_stage["post"] if row.part != "infer"]
     layers = [row for row in rows if row.part == "layers" and row.stage not in by_stage]
     checks = [from_part("structure", "Structure", parts.get("structure"), "structure")]
-    if by_stage["param"]:
-        checks.append(count_rows("weights", "Weights", by_stage["param"], "stage-param"))
+    if same:
+        checks.append(count_rows("weights", "Weights", same, f"stage-{same[0].stage}"))
     elif parts["weights"].data is not None:
         checks.append(from_part("weights", "Weights", parts["weights"], ""))
     else:
@@ -160,6 +162,9 @@ def _metric(part: Part | None, rows: list[Row]) -> Check:
     delta = [number for number in map(as_number, as_dict(metrics.get("delta")).values()) if number is not None]
     largest = max((abs(number) for number in delta), default=None)
     note = "" if largest is None else f"largest difference {largest:.1e}"
+    numbers = [as_number(value) for side in ("pytorch", "jittor") for value in as_dict(metrics.get(side)).values()]
+    if numbers and not any(number for number in numbers if number is not None and number > 0):
+        note += "; no number is above 0, so this says little"
     if rows:
         check = count_rows("metric", "Metric (COCO)", rows, "metric")
         check.note = check.note or note
@@ -212,7 +217,8 @@ def summarise(source: Source) -> Summary:
         warnings.append(source.top.problem)
     elif top:
         stated = {"warn": "pass"}.get(verdict_of(top.get("verdict")), verdict_of(top.get("verdict")))
-        verdict = worst([stated, found])
+        # Which of the two red verdicts outranks the other is for the program that compared to say.
+        verdict = stated if stated in ("fail", "not_comparable") else worst([stated, found])
         if verdict != stated:
             warnings.append(f"report.json says {LABELS[stated]}, but its parts say {LABELS[found]}; the worse is shown")
     counts = [as_count(top.get(name)) for name in ("compared", "failed", "skipped")]
@@ -224,6 +230,9 @@ def summarise(source: Source) -> Summary:
     if verdict == "pass" and counts[0] == 0:
         verdict = "not_comparable"
         warnings.append("nothing was compared, and a comparison of nothing does not pass")
+    for what, ref, cand, same in totals(source.parts["structure"].data or {}):
+        if same is False:
+            warnings.append(f"structure: the sides differ in {what}: {ref or 0} and {cand or 0}")
     texts = [(part.name, objections(part.data or {})) for part in [source.top, *source.usable()]]
     warnings += [f"{name}: {text}" for name, text in texts if text]
     first = first_failure(top)

@@ -20,6 +20,8 @@ SIDES = ("pytorch", "jittor")
 SIDE_NAMES = {"pytorch": "PyTorch", "jittor": "Jittor"}
 PHASES = ("preprocess", "forward", "postprocess")
 NONE = "–"
+#: Settings that differ between parts by their nature, so that a difference is not worth a mark.
+MEASURED = ("peak_memory_mb", "coverage", "constant_tensors")
 
 
 @dataclass
@@ -97,6 +99,21 @@ def shade(value: float | None) -> str:
     return f"e{min(10, max(0, round((math.log10(abs(value)) + 8) / 7 * 10)))}"
 
 
+def metrics_of(infer: dict) -> dict:
+    """`metrics` of an inference result, with `limit` taken from the rows of stage "metric" where it is not stated."""
+    metrics = dict(as_dict(infer.get("metrics")))
+    rows = [row for row in as_list(infer.get("tensors")) if as_dict(row).get("stage") == "metric"]
+    metrics.setdefault("limit", next((as_dict(row).get("tolerance") for row in rows), None))
+    return metrics
+
+
+def categories(infer: dict) -> dict[str, str]:
+    """Class names by number: from a dict, or from a list of `{id, name}`."""
+    given = infer.get("categories")
+    pairs = given.items() if isinstance(given, dict) else [(as_dict(c).get("id"), as_dict(c).get("name")) for c in as_list(given)]
+    return {as_text(key): as_text(name) for key, name in pairs}
+
+
 def metric_table(metrics: dict) -> Table | None:
     """The COCO numbers of both sides and the difference; further numbers follow in their order.
 
@@ -164,7 +181,7 @@ def fps_table(fps: dict) -> Table | None:
         return None
     phases = list(dict.fromkeys([p for side in found for p in as_dict(as_dict(fps[side]).get("phases"))]))
     phases.sort(key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
-    extras = [("peak_memory_mb", "peak memory, MB"), ("first_ms", "first run, ms"), ("compile_ms", "compile, ms")]
+    extras = [("peak_memory_mb", "peak memory, MB"), ("first_round_seconds", "first round, s")]
     extras = [(key, title) for key, title in extras if any(as_number(fps[side].get(key)) is not None for side in found)]
     columns = ["side", "images/s", "one image, ms", *[f"{name}, ms" for name in phases], *[t for _, t in extras]]
     table = Table(columns, [], [""] * len(found))
@@ -179,10 +196,13 @@ def fps_table(fps: dict) -> Table | None:
 
 def fps_note(fps: dict) -> str:
     """The circumstances of a speed measurement in one line."""
-    keys = ("warmup", "repeats", "threads", "batch", "device", "input_size", "images")
+    keys = ("warmup", "warm_up_rounds", "repeats", "rounds", "images", "batch_size", "threads", "device", "input_size", "order")
     known = [f"{key.replace('_', ' ')} {as_text(fps[key])}" for key in keys if fps.get(key) is not None]
     rates = [as_number(as_dict(fps.get(side)).get("fps")) for side in SIDES]
-    if rates[0] and rates[1]:
+    ratio = [as_number(as_dict(fps.get("jittor_over_pytorch")).get(key)) for key in ("median", "min", "max")]
+    if None not in ratio:
+        known.append(f"Jittor's images per second over PyTorch's, round by round: {ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})")
+    elif rates[0] and rates[1]:
         known.append(f"Jittor does {rates[1] / rates[0]:.2f} times PyTorch's images per second")
     return "; ".join(known)
 
@@ -211,7 +231,7 @@ def settings(source: Source, keys: tuple[str, ...], bare: tuple[str, ...] = ()) 
     for name, values in seen.items():
         for text, origin in values.items():
             table.rows.append([name, text, "" if len(values) == 1 else ", ".join(origin)])
-            table.marks.append("" if len(values) == 1 else "odd")
+            table.marks.append("" if len(values) == 1 or name.startswith(MEASURED) else "odd")
     if not any(row[2] for row in table.rows):
         table.columns, table.rows = table.columns[:2], [row[:2] for row in table.rows]
     return table
@@ -251,7 +271,7 @@ def normal_differences(infer: dict) -> list[dict]:
     category numbers become names where infer's result has `categories` (id to name), image numbers file names
     where a picture has one.
     """
-    names = {as_text(key): as_text(value) for key, value in as_dict(infer.get("categories")).items()}
+    names = categories(infer)
     pictures = [item for item in as_list(infer.get("pictures")) if isinstance(item, dict)]
     files = {as_text(item.get("image_id")): as_text(item.get("file_name")) for item in pictures}
     found = []

@@ -120,3 +120,27 @@ def test_metric_rows_are_preferred(passing, edit):
     edit(passing, "infer", lambda data: data["tensors"].append(row))
     found = check(look(passing), "metric")
     assert (found.verdict, found.note) == ("fail", "mAP: metric_differs: 0.27 and 0.26")
+
+
+def test_rows_of_the_weights_part_and_the_stated_red_verdict(passing, edit):
+    row = {"name_ref": "w", "stage": "weights", "verdict": "pass", "reason": "ok"}
+    (passing / "weights").mkdir()
+    (passing / "weights" / "result.json").write_text("{}")
+    edit(passing, "weights", lambda data: {"verdict": "pass", "compared": 1, "failed": 0, "skipped": 0, "tensors": [row]})
+    edit(passing, "layers", lambda data: data.update(tensors=[row for row in data["tensors"] if row["stage"] != "param"]))
+    assert check(look(passing), "weights").compared == 1
+    edit(passing, "report", lambda data: data.update(verdict="not_comparable"))
+    edit(passing, "infer", lambda data: data.update(verdict="fail"))
+    summary = look(passing)
+    assert summary.verdict == "not_comparable" and not summary.warnings
+
+
+def test_totals_that_differ_are_said(passing, edit):
+    edit(passing, "structure", lambda data: data["totals"]["jittor"].update(parameters=0))
+    assert look(passing).warnings == ["structure: the sides differ in parameters: 1,173,000 and 0"]
+
+
+def test_a_metric_of_zeros_is_called_what_it_is(passing, edit):
+    zeros = dict.fromkeys(["mAP", "AP_50"], 0.0) | {"AP_l": -1.0}
+    edit(passing, "infer", lambda data: data.update(metrics={"pytorch": zeros, "jittor": zeros, "delta": dict.fromkeys(zeros, 0.0), "limit": 1e-4}))
+    assert check(look(passing), "metric").note.endswith("no number is above 0, so this says little, limit 1.0e-04")

@@ -107,3 +107,16 @@ def test_differences_of_both_forms():
         ["a.jpg", "missing", "nms_overlap", "1.0e-7", "dog 0.4000 [0.0, 0.0, 9.0, 9.0]", "–"],
     ]
     assert table.marks == ["bad", ""]
+
+
+def test_limit_and_names_as_alignment_writes_them():
+    infer = {"metrics": {"pytorch": {"mAP": 0.3}}, "tensors": [{"stage": "post"}, {"stage": "metric", "tolerance": 1e-4}, "x"]}
+    assert tables.metrics_of(infer)["limit"] == 1e-4
+    assert tables.metrics_of({"metrics": None}) == {"limit": None}
+    assert tables.categories({"categories": [{"id": 1, "name": "dog"}, "x"]})["1"] == "dog"
+    assert tables.categories({"categories": {"2": "cat"}}) == {"2": "cat"}
+
+
+def test_the_ratio_over_the_same_rounds_is_preferred():
+    fps = {"pytorch": {"fps": 10.0}, "jittor": {"fps": 20.0}, "rounds": 5, "jittor_over_pytorch": {"median": 1.9, "min": 1.8, "max": 2.1}}
+    assert tables.fps_note(fps) == "rounds 5; Jittor's images per second over PyTorch's, round by round: 1.90 (1.80 to 2.10)"
