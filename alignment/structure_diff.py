@@ -203,6 +203,8 @@ def _compare(a: Mapping[str, Any], b: Mapping[str, Any], same_type: Mapping[str,
             found.append(FieldDifference(f"{name} shape", list(shapes[0]), list(shapes[1])))
         if str(one["dtype"]) != str(two["dtype"]):
             found.append(FieldDifference(f"{name} dtype", one["dtype"], two["dtype"]))
+        if one.get("trainable", True) != two.get("trainable", True):
+            found.append(FieldDifference(f"{name} trainable", one.get("trainable", True), two.get("trainable", True)))
     if list(params_a) != list(params_b) and set(params_a) == set(params_b):
         found.append(FieldDifference("order of parameters", list(params_a), list(params_b)))
     for key in ("calls", "flops"):

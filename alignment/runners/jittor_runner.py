@@ -32,12 +32,16 @@ class JittorBackend(Backend):
 
     def load(self, config: Any, weights: Mapping[str, np.ndarray], *, training_branch: bool) -> None:
         self.config = config
-        with self.jt.flag_scope(no_grad=0):  # else every weight would be born without a gradient, and look like a buffer
+        with self.jt.flag_scope(no_grad=0):  # else every weight would be born without a gradient
             self.build(config, weights, training_branch)
 
     def build(self, config: Any, weights: Mapping[str, np.ndarray], training_branch: bool) -> None:
         self.model = self.detector.build_model(config.model.arch)
         self.detector.load_state(self.model, weights, training_branch)
+        # Jittor's eval() stops the gradient of every weight; only train() shows which ones have any
+        self.model.train()
+        self.trained = {id(v) for v in self.model.parameters() if not v.is_stop_grad()}
+        self.model.eval()
 
     def state(self) -> dict[str, np.ndarray]:
         return self.detector.state_arrays(self.model)
@@ -77,7 +81,7 @@ class JittorBackend(Backend):
     def parameters(self, module: Any) -> list[tuple[str, tuple[int, ...], str, bool]]:
         """Integers count as int64: Jittor keeps them in 32 bits, the file has 64."""
         entries = [(k, v) for k, v in vars(module).items() if isinstance(v, self.jt.Var) and not k.startswith("_")]
-        return [(k, self.detector.file_shape("." + k, v.shape), "int64" if str(v.dtype).startswith("int") else str(v.dtype), not v.is_stop_grad())
+        return [(k, self.detector.file_shape("." + k, v.shape), "int64" if str(v.dtype).startswith("int") else str(v.dtype), id(v) in self.trained)
                 for k, v in entries]
 
     def type_name(self, module: Any) -> str:
