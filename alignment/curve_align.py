@@ -43,11 +43,10 @@ def read_map(path: Path) -> dict[str, str]:
 
     UserError for a line of another form or a name given twice.
     """
-    try:
-        with open_text(path, detect(path)) as file:
-            lines = file.read().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); check the path after --map.") from error
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; check the path after --map.")
+    with open_text(path, detect(path)) as file:
+        lines = file.read().splitlines()
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         line = line.split("#")[0].strip()
@@ -121,8 +120,19 @@ def align(pair: Pair, ref: list[Run], cand: list[Run]) -> Aligned | str:
     """The curves of `pair` at common positions, or, as text, why there are none."""
     side_a = [run.series[pair.ref] for run in ref]
     side_b = [run.series[pair.cand] for run in cand]
+    found = _align(pair, side_a, side_b, ref, cand, None)
+    if pair.ref.startswith("val/") and not (isinstance(found, Aligned) and found.how == "same positions") and all(
+        s.axis("epoch") is not None for s in side_a + side_b
+    ):
+        # Validation passes of unlike length have no line in common, but the same epochs.
+        by_epoch = _align(pair, side_a, side_b, ref, cand, "epoch")
+        found = by_epoch if isinstance(by_epoch, Aligned) and by_epoch.how != "means of stretches" else found
+    return found
+
+
+def _align(pair: Pair, side_a: list[Series], side_b: list[Series], ref: list[Run], cand: list[Run], axis: str | None) -> Aligned | str:
     notes: list[str] = []
-    axis = _axis(side_a, side_b, pair.kind, {run.steps_per_epoch for run in ref + cand} - {None})
+    axis = axis or _axis(side_a, side_b, pair.kind, {run.steps_per_epoch for run in ref + cand} - {None})
     if axis is None:
         swapped = _steps_are_epochs(side_a, side_b)
         if swapped is None:

@@ -15,6 +15,7 @@ from alignment.curves import (
     CANNOT_TELL, DIFFERENT, EQUIVALENT, Hypothesis, Policy, block_error, compare_means, first_leave, judge, local_level, noise_correlation, runs_needed,
 )
 from alignment.log_reader import Run, names
+from jt_nanodet.errors import UserError
 
 
 @dataclass
@@ -36,10 +37,22 @@ class Comparison:
     runs_needed: tuple[int | None, str] | None = None
     pairing: float = 0.0
     first_difference: dict | None = None
+    details: bool = True
 
 
-def compare_sides(ref: list[Run], cand: list[Run], policy: Policy, mapping: dict[str, str] | None = None, ignore: tuple[str, ...] = ()) -> Comparison:
-    """Compare the runs of the reference with those of the candidate. UserError when the map or `ignore` names a series that is not there."""
+def compare_sides(
+    ref: list[Run], cand: list[Run], policy: Policy, mapping: dict[str, str] | None = None, ignore: tuple[str, ...] = (), *, details: bool = True
+) -> Comparison:
+    """Compare the runs of the reference with those of the candidate.
+
+    UserError when the map names a series that is not there, or when two runs of a side are one and the same.
+
+    Without `details` there are no bands, no first difference and no number of runs needed; the verdict is the same.
+    """
+    ref, cand = _by_seed(ref, cand)
+    if details:
+        for runs in (ref, cand):
+            _independent(runs)
     pairs, only_a, only_b = pair_series(ref, cand, mapping)
     found = Comparison(CANNOT_TELL, [], pairs, {}, {})
     skip = lambda key: key in ignore or key.split("/", 1)[1] in ignore  # noqa: E731
@@ -58,12 +71,36 @@ def compare_sides(ref: list[Run], cand: list[Run], policy: Policy, mapping: dict
     _schedule(ref, cand, found)
     _coverage(found, policy)
     _unpaired(found)
+    found.details = details
     hypotheses = _losses(found, policy) + _metrics(found, policy)
     statistics, found.hypotheses = judge(hypotheses, policy.alpha)
     found.verdict = DIFFERENT if found.facts or statistics == DIFFERENT else CANNOT_TELL if found.holds else statistics
-    _needed(found, policy)
-    _first(found)
+    if details:
+        _needed(found, policy)
+        _first(found)
     return found
+
+
+def _by_seed(ref: list[Run], cand: list[Run]) -> tuple[list[Run], list[Run]]:
+    """Both sides in the order of their seeds, when the logs state the same seeds; runs that may be in lockstep then meet."""
+    seeds = [[run.seed for run in side] for side in (ref, cand)]
+    if None in seeds[0] or sorted(seeds[0]) != sorted(s for s in seeds[1] if s is not None) or len(set(seeds[0])) < len(seeds[0]):
+        return ref, cand
+    return sorted(ref, key=lambda run: run.seed), sorted(cand, key=lambda run: run.seed)
+
+
+def _independent(runs: list[Run]) -> None:
+    """UserError when two runs of a side have their noise in common: as two seeds they would make the spread between seeds look small."""
+    for i, one in enumerate(runs):
+        for other in runs[:i]:
+            for key, series in one.series.items():
+                twin = other.series.get(key)
+                if series.kind != "loss" or series.phase != "train" or twin is None or len(twin) != len(series):
+                    continue
+                same = np.array_equal(series.value, twin.value) and series.value.std() > 0
+                if same or noise_correlation(series.value, twin.value) >= Policy.lockstep:
+                    raise UserError(f"{one.path} and {other.path} are the same run (their {key} has the same noise) and would count as two seeds; name one of them.")
+                break
 
 
 # -- facts ----------------------------------------------------------------------------------------------------------------------------------------
@@ -210,12 +247,17 @@ def _total(losses: dict[str, Aligned]) -> tuple[Aligned | None, dict[str, Aligne
 
 
 def _windows(name: str, one: Aligned, found: Comparison, policy: Policy, pairing: float, *, whole, quarters) -> list[Hypothesis]:
-    count = len(one.x)
     level = local_level(one.a, one.b)
-    if count < 4 or not (level > 0).all():
-        found.holds.append({"code": "constant", "name": name, "text": f"{name} has too few points or is zero over a stretch; it shows nothing"})
+    zero = level == 0
+    if zero.any():
+        # A loss that is switched off on both sides is zero there, and says nothing.
+        found.notes.append(f"{name} is zero on both sides at {int(zero.sum())} of {len(zero)} positions, which are left out")
+    a, b, x, level = one.a[:, ~zero] / level[~zero], one.b[:, ~zero] / level[~zero], one.x[~zero], level[~zero]
+    count = len(x)
+    # From two or three runs alone, the noise must come from inside them.
+    if count < (4 if len(a) + len(b) <= 3 else 1):
+        found.holds.append({"code": "too_few_points", "name": name, "text": f"{name} has only {count} positions in common that are not zero"})
         return []
-    a, b = one.a / level, one.b / level
     estimate = lambda s: compare_means(a[:, s], b[:, s], policy.seed_sd_loss, pairing=pairing, lockstep=policy.lockstep)  # noqa: E731
     margin, share, deciding = whole
     rows = [Hypothesis(f"{name}, whole", estimate(slice(None)), margin, share, deciding)]
@@ -223,9 +265,11 @@ def _windows(name: str, one: Aligned, found: Comparison, policy: Policy, pairing
         margin, share, deciding = quarters
         edges = np.linspace(0, count, 5).astype(int)
         rows += [Hypothesis(f"{name}, quarter {i + 1}", estimate(slice(edges[i], edges[i + 1])), margin, share / 4, deciding) for i in range(4)]
+    if not found.details:
+        return rows
     paired = pairing >= policy.lockstep and len(a) == len(b)
     seed_sd = policy.seed_sd_loss * (math.sqrt(max(0.0, 1 - pairing)) if paired else 1.0)
-    found.bands[one.pair.ref] = first_leave(a, b, one.x, policy.margin_loss, seed_sd) | {"level": level, "name": name, "axis": one.axis}
+    found.bands[one.pair.ref] = first_leave(a, b, x, policy.margin_loss, seed_sd) | {"level": level, "name": name, "axis": one.axis}
     return rows
 
 

@@ -21,10 +21,12 @@ def upstream_log(seed: int = 0, epochs: int = 40, per_epoch: int = 100, interval
         losses = "".join(f"{name}:{value:.4f}| " for name, value in zip(NAMES, values))
         return f"[NanoDet][{stamp}]INFO: {kind}|Epoch{epoch}/{epochs}|Iter{iteration}({inner})| mem:4.84G| lr:{rate:.2e}| {losses}"
 
+    last = 1
     for iteration in range(0, epochs * per_epoch, interval):
         epoch = iteration // per_epoch + 1
-        if iteration % per_epoch == 0 and epoch > 1 and (epoch - 1) % 5 == 0:
-            lines += _validation(rng, epoch - 1, iteration, line, score)
+        if epoch != last and last % 5 == 0:
+            lines += _validation(rng, last, last * per_epoch, line, score)
+        last = epoch
         level = factor * (0.3 + 1.2 * math.exp(-iteration / 800)) * np.array([1.0, 1.5, 0.8, 0.9, 1.2, 0.6])
         clock += 4
         lines.append(line("Train", epoch, iteration, f"{iteration % per_epoch + 1}/{per_epoch}", level * (1 + 0.1 * rng.standard_normal(6))))
