@@ -99,35 +99,39 @@ def giou_loss(boxes, targets):
 
 
 def reduce_mean(value):
-    """Mean of a 1-element tensor over the processes of a distributed run; the value itself where there is one process."""
+    """Mean of a 1-element tensor over the processes of a distributed run; the value itself where there is one process.
+
+    Upstream's function of that name means to do the same and hands back its own process's value: it sums a temporary.
+    """
     if not jt.in_mpi:
         return value
     return value.mpi_all_reduce("mean")
 
 
-def detection_loss(raw, targets, priors, integral, cfg):
+def detection_loss(raw, targets, priors, integral, cfg, mean=reduce_mean):
     """{"loss_qfl", "loss_bbox", "loss_dfl"}: weighted scalars of one head's raw output (B, P, C + 4·R) against Targets.
 
-    priors (P, 4): a tensor; integral: the head's `distribution_project`; cfg: HeadConfig. Without a positive prior the box losses are 0, with a gradient of 0.
+    priors (P, 4): a tensor; integral: the head's `distribution_project`; cfg: HeadConfig; mean: over processes. Without a positive
+    prior the box losses are 0, with a gradient of 0.
     """
     def tensor(array):
         return jt.array(array)
 
     logits = raw[..., :cfg.num_classes].reshape(-1, cfg.num_classes)
     sides = raw[..., cfg.num_classes:].reshape(-1, 4 * (cfg.reg_max + 1))
-    count = reduce_mean(jt.full((1,), float(len(targets.rows)), dtype=raw.dtype)).clamp(1)
+    count = mean(jt.full((1,), float(len(targets.rows)), dtype=raw.dtype)).clamp(1)
     qfl = quality_focal_loss(logits, tensor(targets.label), tensor(targets.quality), cfg.loss.loss_qfl.beta)
     loss_qfl = (qfl * tensor(targets.weight)).sum() / count
     if len(targets.rows):
         rows = tensor(targets.rows)
         score = logits[rows].detach().sigmoid().max(dim=1)
-        total = reduce_mean(score.sum().reshape(1)).clamp(1)
+        total = mean(score.sum().reshape(1)).clamp(1)
         boxes = distance_to_xyxy(priors[:, :2], integral(raw[..., cfg.num_classes:]) * priors[:, 2:3]).reshape(-1, 4)
         loss_bbox = (giou_loss(boxes[rows], tensor(targets.boxes)) * score).sum() / total
         dfl = distribution_focal_loss(sides[rows].reshape(-1, cfg.reg_max + 1), tensor(targets.distance))
         loss_dfl = (dfl * score[:, None].expand(-1, 4).reshape(-1)).sum() / (4.0 * total)
     else:
-        reduce_mean(jt.zeros(1, dtype=raw.dtype))  # every process takes part in every mean
+        mean(jt.zeros(1, dtype=raw.dtype))  # every process takes part in every mean
         loss_bbox = loss_dfl = sides.sum().reshape(1) * 0
     weights = cfg.loss
     return {
@@ -137,7 +141,7 @@ def detection_loss(raw, targets, priors, integral, cfg):
     }
 
 
-def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False):
+def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False, mean=reduce_mean):
     """(loss terms, Assignments) of both heads; the auxiliary predictions decide the assignment for both.
 
     raw, aux_raw (B, P, C + 4·R); batch: a dictionary with `img` (B, 3, H, W) and, per image, NumPy `gt_bboxes` (G, 4), `gt_labels` (G,)
@@ -156,6 +160,6 @@ def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False
         for i in range(len(gt_boxes))
     ]
     targets = build_targets(assignments, priors, gt_boxes, gt_labels, cfg, assignments[0].iou.dtype.type)
-    terms = detection_loss(raw, targets, at, integral, cfg)
-    terms.update({f"aux_{k}": v for k, v in detection_loss(aux_raw, targets, at, integral, cfg).items()})
+    terms = detection_loss(raw, targets, at, integral, cfg, mean)
+    terms.update({f"aux_{k}": v for k, v in detection_loss(aux_raw, targets, at, integral, cfg, mean).items()})
     return terms, assignments

@@ -34,6 +34,25 @@ class StepReport:
     gradients: dict = field(default=None, repr=False)
 
 
+class LossScale:
+    """Factor on the loss that keeps float16 gradients from vanishing: halved, and the step left out, where they overflow; doubled
+    after 2000 steps that fit (PyTorch's GradScaler, which upstream trains with). Off, it is 1 and every step counts."""
+
+    def __init__(self, on):
+        self.on, self.value, self.fitting = on, 65536.0 if on else 1.0, 0
+
+    def update(self, finite):
+        """Count a step; returns whether its gradients are to be used."""
+        if not self.on:
+            return True
+        self.fitting = self.fitting + 1 if finite else 0
+        if not finite:
+            self.value /= 2
+        elif self.fitting == 2000:
+            self.value, self.fitting = self.value * 2, 0
+        return bool(finite)
+
+
 class TrainingStep:
     """Everything that changes in a training. model: NanoDetPlus; cfg: Config. The model is put into training mode.
 
@@ -48,6 +67,7 @@ class TrainingStep:
         self.schedule = LearningRate(cfg.schedule)
         averager = cfg.model.weight_averager
         self.ema = ExpMovingAverager(model, averager.decay) if averager else None
+        self.scale = LossScale(cfg.device.precision == 16 and bool(jt.flags.use_cuda))
         self.epoch, self.global_step = 0, 0
 
     def train_mode(self):
@@ -58,6 +78,11 @@ class TrainingStep:
                 if isinstance(m, BatchNorm2d):
                     m.is_train = False  # differs: eval() would stop the gradient of its weight and bias as well
 
+    def half(self):
+        """Context of the forward pass with `precision: 16`; the losses stay in float32."""
+        # differs: Jittor has no half-precision convolution on the CPU, where 16 means 32 and the trainer says so
+        return jt.flag_scope(auto_mixed_precision_level=4 if self.scale.on else 0)
+
     @property
     def detach(self):
         """Whether the auxiliary branch is cut off from backbone and pyramid: from `detach_epoch` on."""
@@ -67,7 +92,10 @@ class TrainingStep:
         """(total, terms, Assignments) of a batch as `training_losses` describes it; a forward pass, with statistics updated."""
         arch = self.cfg.model.arch
         images = jt.array(batch["img"])
-        raw, aux_raw = self.model.forward_aux(images, self.detach)
+        with self.half():
+            raw, aux_raw = self.model.forward_aux(images, self.detach)
+        if self.cfg.device.precision == 16:
+            raw, aux_raw = raw.float32(), aux_raw.float32()
         terms, assignments = training_losses(
             raw, aux_raw, batch, self.assigner, self.model.head.distribution_project, arch.head, evidence)
         return sum_terms(terms), terms, assignments
@@ -80,7 +108,9 @@ class TrainingStep:
     def compute(self, batch, keep_gradients=False, evidence=False):
         """(StepReport, gradients as tensors): forward and backward, no update of any weight."""
         total, terms, assignments = self.losses(batch, evidence)
-        gradients = average_gradients(self.gradients(total))
+        gradients = average_gradients(self.gradients(total * self.scale.value if self.scale.on else total))
+        if self.scale.on:
+            gradients = {k: g / self.scale.value for k, g in gradients.items()}
         norm = global_norm(gradients.values())
         jt.sync_all()  # differs: Jittor is lazy; one run of the whole graph, not one for every number read
         report = StepReport(total.item(), {k: v.item() for k, v in terms.items()}, assignments, norm.item())
@@ -91,12 +121,14 @@ class TrainingStep:
     def step(self, batch, keep_gradients=False, evidence=False):
         """One whole step; raises UserError, with nothing updated, where the loss or the gradient is not a finite number."""
         report, gradients, norm = self.compute(batch, keep_gradients, evidence)
-        check_finite(report, self.global_step)
+        fits = self.scale.update(np.isfinite(report.grad_norm))
+        check_finite(report, self.global_step, self.scale.on)
         if self.cfg.grad_clip > 0:
             gradients = dict(zip(gradients, clip_by_norm(gradients.values(), norm, self.cfg.grad_clip)))
         self.schedule.before_step(self.optimizer.groups, self.global_step)
         report.lr = self.optimizer.groups[0].lr
-        self.optimizer.step(gradients)
+        if fits:
+            self.optimizer.step(gradients)
         self.global_step += 1
         if self.ema:
             self.ema.update(self.model, self.global_step)
@@ -122,21 +154,23 @@ def average_gradients(gradients):
     return gradients
 
 
-def check_finite(report, step):
-    """Raise UserError naming the step and the first term that is NaN or infinite."""
-    for name, value in {**report.terms, "gradient norm": report.grad_norm}.items():
+def check_finite(report, step, scaled=False):
+    """Raise UserError naming the step and the first term that is NaN or infinite; a scaled loss may overflow in the gradient."""
+    values = report.terms if scaled else {**report.terms, "gradient norm": report.grad_norm}
+    for name, value in values.items():
         if not np.isfinite(value):
             raise UserError(f"training stopped at step {step}: {name} is {value}; the last checkpoint is intact, "
                             "continue from it with --resume and a lower schedule.optimizer.lr")
 
 
 def training_state(step):
-    """All of a TrainingStep as NumPy arrays: model/NAME, ema/NAME, optimizer/KIND/NAME, optimizer/steps, lr, epoch, global_step."""
+    """All of a TrainingStep as NumPy arrays: model/NAME, ema/NAME, optimizer/KIND/NAME, optimizer/steps, lr, loss_scale, epoch, global_step."""
     state = {f"model/{k}": v for k, v in state_arrays(step.model).items()}
     if step.ema:
         state.update({f"ema/{k}": v for k, v in step.ema.state().items()})
     state.update({f"optimizer/{k}": v for k, v in step.optimizer.state().items()})
     state["lr"] = np.asarray([g.lr for g in step.optimizer.groups], np.float64)
+    state["loss_scale"] = np.asarray([step.scale.value, step.scale.fitting], np.float64)
     state["epoch"] = np.asarray(step.epoch, np.int64)
     state["global_step"] = np.asarray(step.global_step, np.int64)
     return state
@@ -158,4 +192,6 @@ def load_training_state(step, state):
     step.optimizer.load_state(part("optimizer/"))
     for group, lr in zip(groups, state["lr"]):
         group.lr = float(lr)
+    step.scale.value, step.scale.fitting = float(state["loss_scale"][0]), int(state["loss_scale"][1])
     step.epoch, step.global_step = int(state["epoch"]), int(state["global_step"])
+    jt.sync_all()  # differs: a one-element array still waiting to be copied breaks Jittor's fused code for `x * scale`

@@ -25,6 +25,7 @@ LOSS = 1e-5  # relative; also parameters and averages after five steps
 NORM = 1e-4  # relative, of a gradient's norm
 RATE = 1e-12  # relative
 SPREADS = 4  # a difference may be this many times the measured spread: two sides, each with a spread of its own
+MOVES = 3  # measurements of the spread; one alone may miss the kink that the other side met
 NOISE = 1e-6  # a gradient smaller than this share of the global norm is 0 but for rounding (a bias before BatchNorm)
 
 
@@ -53,9 +54,9 @@ def config_for(header):
     return dataclasses.replace(config, model=dataclasses.replace(config.model, arch=arch))
 
 
-def one_ulp(images):
+def one_ulp(images, seed):
     """Every pixel moved to a neighbouring float, up or down by a seeded coin."""
-    up = np.random.RandomState(0).rand(*images.shape) < 0.5
+    up = np.random.RandomState(seed).rand(*images.shape) < 0.5
     return np.nextafter(images, np.where(up, np.inf, -np.inf).astype(np.float32))
 
 
@@ -96,12 +97,12 @@ class Case:
         step.epoch = epoch
         return step
 
-    def backward(self, regime, moved=False):
-        """(StepReport with gradients, state after the forward pass); `moved` changes each pixel by one ULP."""
+    def backward(self, regime, moved=0):
+        """(StepReport with gradients, state after the forward pass); a `moved` other than 0 seeds a change of each pixel by one ULP."""
         key = (regime, moved)
         if key not in self.cache:
             step = self.fresh(0 if regime == "attached" else self.config.model.arch.detach_epoch)
-            batch = dict(self.batch, img=one_ulp(self.batch["img"])) if moved else self.batch
+            batch = dict(self.batch, img=one_ulp(self.batch["img"], moved)) if moved else self.batch
             report, _, _ = step.compute(batch, keep_gradients=True, evidence=True)
             self.cache[key] = report, self.detector.state_arrays(self.model)
         return self.cache[key]

@@ -26,6 +26,8 @@ SHARED = (
     "jt_nanodet.weight_rules",
     "jt_nanodet.data",
     "jt_nanodet.data.*",
+    "jt_nanodet.run",
+    "jt_nanodet.run.*",
 )
 PACKAGES = ("jt_nanodet", "torch_ref", "alignment", "weights_convert", "reports")
 
