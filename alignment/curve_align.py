@@ -89,7 +89,16 @@ def pair_series(ref: list[Run], cand: list[Run], mapping: dict[str, str] | None 
     alike = [Pair(forms_a[f][0], forms_b[f][0], "spelling", _kind(ref, forms_a[f][0]))
              for f in forms_a if f in forms_b and len(forms_a[f]) == len(forms_b[f]) == 1]
     _drop(alike, keys_a, keys_b)
-    return pairs + exact + alike, keys_a, keys_b
+    # One side logs by epoch only, the other sums its steps up once an epoch.
+    swap = {"epoch": "train", "train": "epoch"}
+    across = []
+    for key in keys_a:
+        phase, name = key.split("/", 1)
+        other = f"{swap.get(phase)}/{name}"
+        if other in keys_b:
+            across.append(Pair(key, other, "exact", _kind(ref, key)))
+    _drop(across, keys_a, keys_b)
+    return pairs + exact + alike + across, keys_a, keys_b
 
 
 def _common_keys(runs: list[Run]) -> list[str]:
@@ -133,8 +142,10 @@ def align(pair: Pair, ref: list[Run], cand: list[Run]) -> Aligned | str:
 def _align(pair: Pair, side_a: list[Series], side_b: list[Series], ref: list[Run], cand: list[Run], axis: str | None) -> Aligned | str:
     notes: list[str] = []
     axis = axis or _axis(side_a, side_b, pair.kind, {run.steps_per_epoch for run in ref + cand} - {None})
-    if axis is None:
+    swapped = None
+    if axis is None or axis == "step" and pair.kind == "metric" and not _meet(side_a, side_b):
         swapped = _steps_are_epochs(side_a, side_b)
+    if axis is None or swapped is not None:
         if swapped is None:
             return "one side counts steps and the other epochs, and neither says how long an epoch is"
         axis, points_a, points_b = "epoch", *swapped
@@ -166,6 +177,11 @@ def _axis(side_a: list[Series], side_b: list[Series], kind: str, lengths: set[in
         # Epochs of unlike length (another batch size): the same step is another point of the training.
         order = ["epoch", "step"]
     return next((axis for axis in order if all(s.axis(axis) is not None for s in side_a + side_b)), None)
+
+
+def _meet(side_a: list[Series], side_b: list[Series]) -> bool:
+    """Whether the two sides have at least one step in common."""
+    return bool(set(side_a[0].step.tolist()) & set(side_b[0].step.tolist()))
 
 
 def _steps_are_epochs(side_a: list[Series], side_b: list[Series]):

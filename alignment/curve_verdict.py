@@ -70,7 +70,7 @@ def compare_sides(
             found.aligned[pair.ref] = one
     _schedule(ref, cand, found)
     _coverage(found, policy)
-    _unpaired(found)
+    _unpaired(ref, cand, found)
     found.details = details
     hypotheses = _losses(found, policy) + _metrics(found, policy)
     statistics, found.hypotheses = judge(hypotheses, policy.alpha)
@@ -171,12 +171,32 @@ def _primary(key: str) -> bool:
     return names.canonical(key.split("/", 1)[1]) == "map"
 
 
-def _unpaired(found: Comparison) -> None:
-    for side, keys in (("reference", found.only_ref), ("candidate", found.only_cand)):
+def _unpaired(ref: list[Run], cand: list[Run], found: Comparison) -> None:
+    for side, runs, keys in (("reference", ref, found.only_ref), ("candidate", cand, found.only_cand)):
+        paired = [pair.ref if side == "reference" else pair.cand for pair in found.pairs if pair.kind == "loss"]
         for key in keys:
-            kind = names.kind_of(key.split("/", 1)[1])
-            if kind in ("loss", "lr") and not (kind == "lr" and key.startswith("val")) or kind == "metric" and _primary(key):
+            phase, name = key.split("/", 1)
+            kind = names.kind_of(name)
+            if phase == "epoch" or phase == "val" and not (kind == "metric" and _primary(key)):
+                # Shown as not compared. Event files have no validation losses, and mAP says what validation found.
+                continue
+            if kind == "loss" and _is_sum(runs, key, [other for other in paired if other.startswith(phase + "/")]):
+                found.notes.append(f"{key} is on the {side}'s side only; it is the sum of losses that are compared")
+            elif kind in ("loss", "lr", "metric"):
                 found.holds.append({"code": "unpaired", "name": key, "text": f"{key} is on the {side}'s side only"})
+
+
+def _is_sum(runs: list[Run], key: str, others: list[str]) -> bool:
+    """Whether series `key` is the sum of `others` in every run, up to the four decimals of a log."""
+    for run in runs:
+        parts = [run.series[other] for other in others]
+        whole = run.series[key]
+        if len(parts) < 2 or any(len(part) != len(whole) for part in parts):
+            return False
+        total = sum(part.value for part in parts)
+        if not np.nanmax(np.abs(total - whole.value), initial=0.0) <= 1e-4 * (len(parts) + 1) + 1e-5 * np.nanmax(np.abs(whole.value), initial=0.0):
+            return False
+    return True
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------------------------------------
@@ -184,6 +204,9 @@ def _losses(found: Comparison, policy: Policy) -> list[Hypothesis]:
     train = {k: v for k, v in found.aligned.items() if v.pair.kind == "loss" and k.startswith("train/")}
     val = {k: v for k, v in found.aligned.items() if v.pair.kind == "loss" and k.startswith("val/")}
     other = {k: v for k, v in found.aligned.items() if v.pair.kind == "other"}
+    by_epoch = {k: v for k, v in found.aligned.items() if v.pair.kind == "loss" and k.startswith("epoch/")}
+    # Sums over an epoch decide only where there is nothing finer.
+    train, other = (train, other | by_epoch) if train else (by_epoch, other)
     pairing = {}
     for key, one in train.items():
         if one.how == "same positions" and len(one.a) == len(one.b):

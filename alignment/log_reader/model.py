@@ -15,7 +15,8 @@ class Series:
     """One named curve of one run, sorted by position and without repeats.
 
     `step` and `epoch` are float64 of shape (n,), NaN where the log does not say; `value` is float64 of shape (n,) and may hold NaN or
-    infinities, which are findings and are kept. `phase` is "train" or "val"; `kind` is one of `names.KINDS`.
+    infinities, which are findings and are kept. `phase` is "train", "val", or "epoch" for what a log by steps also sums up once an epoch; `kind` is one
+    of `names.KINDS`.
     """
 
     name: str

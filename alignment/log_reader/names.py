@@ -13,7 +13,7 @@ KINDS = ("loss", "lr", "metric", "environment", "other")
 _LR = {"lr", "learningrate", "学习率", "lrpg0", "lr0"}
 _ENVIRONMENT = re.compile(
     r"^(mem(ory)?|gpu_?mem(ory)?|max_?mem(ory)?|time|eta|speed|fps|ips|data_?time|batch_?time|iter_?time|elapsed|duration|reader_?cost|batch_?cost"
-    r"|cost|wall_?time|seconds|samples|hours|minutes|images?_per_s(ec)?|it_s|timestamp|ts|pid|rank|gpu|version|batch|batch_?size|batch_idx|num_batches"
+    r"|cost|wall_?time|(\w+_)?seconds|batches|samples|hours|minutes|images?_per_s(ec)?|it_s|timestamp|ts|pid|rank|gpu|version|batch|batch_?size|batch_idx|num_batches"
     r"|total_epochs|total_steps|batches_per_epoch|steps_per_epoch|port|seed|显存|耗时|时间)$",
     re.I,
 )
@@ -41,7 +41,7 @@ def kind_of(name: str) -> str:
         return "loss"
     if _ENVIRONMENT.match(lower):
         return "environment"
-    if lower.startswith(("coco_a", "class_")) or _METRIC.match(lower) or canonical(lower) in _COCO:
+    if lower.startswith(("coco_a", "class_", "per_class")) or _METRIC.match(lower) or canonical(lower) in _COCO:
         return "metric"
     return "other"
 

@@ -37,7 +37,8 @@ def _in_folder(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     logs = [path for path in files if path.suffix.lower() in _SUFFIXES and not is_event_file(path) and path.stat().st_size and _looks_like_a_log(path)]
     if logs:
-        return logs
+        # Our own runs keep two logs of one training side by side; the second would count as another seed.
+        return [path for path in logs if not (path.name == "logs.txt" and path.with_name("log.jsonl") in logs)]
     events = [path for path in files if is_event_file(path)]
     if not events:
         raise UserError(f"{folder} holds no log (.txt, .log, .jsonl, .csv or TensorBoard event file); name the log file itself.")

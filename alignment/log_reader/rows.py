@@ -52,6 +52,7 @@ def collect(run: Run, tables: list[Table]) -> None:
                 run.summaries += [(names.summary_target(name), float(v), int(n)) for v, n in zip(block[:, index], lines)]
             elif kind != "environment":
                 parts.setdefault((phase, name), []).append((lines, step, epoch, fraction, block[:, index]))
+    _part_summaries(parts)
     places: dict[tuple, _Place] = {}
     for (phase, name), pieces in parts.items():
         kind = names.kind_of(name)
@@ -66,6 +67,23 @@ def collect(run: Run, tables: list[Table]) -> None:
     for place in places.values():
         place.note(run)
     _find_gaps(run)
+
+
+def _part_summaries(parts: dict) -> None:
+    """Move what is written once an epoch to a phase of its own, "epoch", when the training is also logged step by step.
+
+    Such lines repeat in other words what the steps say; mixed with them, "lr" or "loss" would be two things under one name.
+    """
+    stepped = lambda piece: np.isfinite(piece[1]).any()  # noqa: E731
+    if not any(phase == "train" and names.kind_of(name) == "loss" and any(map(stepped, pieces)) for (phase, name), pieces in parts.items()):
+        return
+    for phase, name in [key for key in parts if key[0] == "train"]:
+        by_epoch = [piece for piece in parts[phase, name] if not stepped(piece)]
+        if by_epoch:
+            parts[phase, name] = [piece for piece in parts[phase, name] if stepped(piece)]
+            parts.setdefault(("epoch", name), []).extend(by_epoch)
+            if not parts[phase, name]:
+                del parts[phase, name]
 
 
 def _positions(run: Run, table: Table, keys: dict, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

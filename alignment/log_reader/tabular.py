@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from alignment.log_reader import encoding as encodings
+from alignment.log_reader import names
 from alignment.log_reader.model import Run
 from alignment.log_reader.rows import Table, collect
 from alignment.log_reader.shapes import DELETE, MAX_SHAPES, NUMBERS, Plan, learn, skeleton
@@ -15,7 +16,7 @@ from jt_nanodet.errors import UserError
 
 STEP_NAMES = {"step", "global_step", "globalstep", "iter", "iteration", "iters", "iterations", "it", "steps", "迭代", "迭代次数", "步数"}
 EPOCH_NAMES = {"epoch", "epochs", "current_epoch", "轮次"}
-PHASE_NAMES = {"phase", "mode", "split", "stage", "subset"}
+PHASE_NAMES = {"phase", "mode", "split", "stage", "subset", "type"}
 #: Names of objects that only hold other names together; a phase among them is kept by `names.split_phase`.
 _CONTAINERS = {"losses", "loss_states", "metrics", "metric", "scalars", "logs", "log", "data", "values", "results", "stats"}
 _TOTALS = {"total_epochs": "total_epochs", "epochs": "total_epochs", "max_epochs": "total_epochs", "seed": "seed",
@@ -93,7 +94,9 @@ class _Objects:
         if signature not in self.tables:
             self.tables[signature] = _plan(self.run, row, self.step_name)
         chosen, table = self.tables[signature]
-        if not chosen or (not table.keyed and self.last is None):
+        kinds = {names.kind_of(column[1].split("/")[-1]) for column in table.columns if isinstance(column, tuple)}
+        # Without a position of its own a row counts only when it holds results: a header's settings are no series.
+        if not chosen or (not table.keyed and (self.last is None or not kinds & {"loss", "metric"})):
             return "notice", [], None
         table.rows.extend([float(row[name]) for name in chosen])
         table.numbers.append(number)
@@ -140,11 +143,13 @@ def _plan(run: Run, row: dict, step_name: str | None) -> tuple[list[str], Table]
     for name, value in row.items():
         lower = name.lower()
         if lower in PHASE_NAMES and isinstance(value, str):
-            phase = "train" if value.lower().startswith("train") else "val" if re.match(r"(?i)val|test|eval|metric", value) else phase
+            phase = "val" if re.match(r"(?i)val|test|eval|metric", value) else phase
         if lower in _TOTALS and isinstance(value, int) and not isinstance(value, bool) and (lower != "epochs" or "epoch" in row):
             setattr(run, _TOTALS[lower], value)
-    chosen = [n for n, v in row.items() if _numeric(v) and n.lower() not in _TOTALS]
-    columns = [_column(name, step_name) for name in chosen]
+    lowers = {name.lower() for name in row}
+    inside = {"batch": "inner", "batches": "per"} if {"batch", "batches"} <= lowers else {}
+    chosen = [n for n, v in row.items() if _numeric(v) and n.lower() not in _TOTALS and names.kind_of(n) != "environment" or n.lower() in inside]
+    columns = [inside.get(name.lower()) or _column(name, step_name) for name in chosen]
     keyed = "step" in columns or "epoch" in columns
     if not any(isinstance(column, tuple) for column in columns):
         chosen = []

@@ -207,3 +207,34 @@ def test_percent_on_one_side(tmp_path: Path) -> None:
     found = compare_sides([run(score)], [run(100 * score)], Policy())
     assert any("percent" in note for note in found.notes)
     assert abs(found.hypotheses[0].estimate.difference) < 1e-12
+
+
+def test_our_own_logs_against_each_other_in_every_form(tmp_path: Path) -> None:
+    from alignment.log_reader import find_runs
+    from tests.alignment_logs.test_log_reader import own_run
+
+    folder = own_run(tmp_path / "run", 0)
+    forms = [read_run(folder / "log.jsonl"), read_run(folder / "logs.txt"), read_run(next(folder.glob("events*")))]
+    other = read_run(find_runs([own_run(tmp_path / "other", 1)])[0])
+    for ref in forms:
+        for cand in forms:
+            if ref is cand:
+                continue
+            found = compare_sides([ref], [cand], Policy())
+            # The same training written down thrice: nothing may be missing, and nothing may differ.
+            assert not found.facts and found.verdict in (EQUIVALENT, CANNOT_TELL), (ref.format, cand.format, found.facts)
+            assert not found.holds and "val/mAP" in found.aligned, (ref.format, cand.format, found.holds)
+        assert not compare_sides([ref], [other], Policy()).facts
+
+
+def test_a_seed_log_by_epochs_against_our_log(tmp_path: Path) -> None:
+    from tests.alignment_logs.test_log_reader import own_run
+
+    ours = read_run(own_run(tmp_path / "run", 0) / "logs.txt")
+    lines = "".join(f"Epoch {int(e)}/12: loss={v:.4f}, cls_loss={c:.4f}, reg_loss={r:.4f}, lr={0.1 / e:.6g}\n" for e, v, c, r in zip(
+        ours.series["epoch/loss"].epoch, *(ours.series[f"epoch/{n}"].value for n in ("loss", "cls_loss", "reg_loss"))))
+    seed = of_text(tmp_path, "seed.log", lines)
+    pairs, *_ = pair_series([seed], [ours])
+    assert {(p.ref, p.cand) for p in pairs} >= {("train/loss", "epoch/loss"), ("train/cls_loss", "epoch/cls_loss"), ("train/reg_loss", "epoch/reg_loss")}
+    found = compare_sides([seed], [ours], Policy())
+    assert not found.facts and all(abs(h.estimate.difference) < 1e-9 for h in found.hypotheses)

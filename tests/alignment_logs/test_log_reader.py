@@ -223,3 +223,46 @@ def test_summaries_are_not_points(tmp_path: Path) -> None:
     run = read_run(write(tmp_path / "a.log", text))
     assert run.series["val/mAP"].value.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert run.summaries == [("mAP", 0.5, 6)]
+
+
+def own_run(folder: Path, seed: int, epochs: int = 12, per_epoch: int = 40) -> Path:
+    """A run folder as our trainer writes it, by the trainer's own log."""
+    from jt_nanodet.config import METRIC_NAMES
+    from jt_nanodet.run.log import RunLog
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    log = RunLog(folder, {"seed": seed, "total_epochs": epochs, "side": "jittor", "threads": 1})
+    for epoch in range(1, epochs + 1):
+        sums: dict[str, float] = {}
+        for batch in range(per_epoch):
+            where = {"epoch": epoch, "epochs": epochs, "step": (epoch - 1) * per_epoch + batch, "batch": batch + 1, "batches": per_epoch}
+            terms = {name: float(1 + 0.1 * rng.standard_normal()) for name in ("loss_qfl", "loss_bbox", "loss_dfl")}
+            sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
+            if where["step"] % 10 == 0:
+                log.losses("Train", where, 0.1 / epoch, terms)
+            log.row({"type": "train", **where, "lr": 0.1 / epoch, "loss": sum(terms.values()), **terms, "grad_norm": 1.0 + batch, "seconds": 0.1, "data_seconds": 0.0})
+        log.epoch(epoch, epochs, {name: value / per_epoch for name, value in sums.items()}, 0.1 / epoch)
+        where = {"epoch": epoch, "epochs": epochs, "step": epoch * per_epoch, "batch": 1, "batches": 3}
+        log.losses("Val", where, 0.1 / epoch, terms)
+        log.row({"type": "val_loss", **where, "loss": sum(terms.values()), **terms})
+        log.metrics(epoch, epoch * per_epoch, {name: 0.3 + epoch / 100 for name in METRIC_NAMES} | {"per_class": {"cat": 0.5}})
+    log.close()
+    return folder
+
+
+def test_our_own_run_reads_alike_in_all_its_forms(tmp_path: Path) -> None:
+    folder = own_run(tmp_path / "run", 3)
+    assert find_runs([folder]) == [folder / "log.jsonl"]
+    rows, text = read_run(folder / "log.jsonl"), read_run(folder / "logs.txt")
+    events = read_run(next(folder.glob("events*")))
+    assert rows.seed == 3 and rows.total_epochs == text.total_epochs == 12 and rows.steps_per_epoch == text.steps_per_epoch == 40
+    assert not rows.unread and not text.unread
+    for key in ("train/lr", "train/loss_qfl", "val/loss_qfl", "val/mAP", "epoch/loss", "epoch/cls_loss", "epoch/reg_loss", "epoch/lr"):
+        assert key in rows.series and key in text.series, key
+    fine, coarse = rows.series["train/loss_qfl"], text.series["train/loss_qfl"]
+    assert len(fine) == 480 and coarse.step.tolist() == list(range(0, 480, 10))
+    assert np.array_equal(np.round(fine.value[::10], 4), coarse.value)
+    assert np.array_equal(events.series["train/loss_qfl"].step, coarse.step)
+    assert np.array_equal(rows.series["val/mAP"].epoch, range(1, 13)) and np.array_equal(events.series["val/mAP"].step, range(1, 13))
+    assert "val/per_class/cat" in rows.series and "train/threads" not in rows.series
