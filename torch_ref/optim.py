@@ -112,11 +112,11 @@ class SGD(Optimizer):
 
     def update(self, name, p, g, group):
         buffer, momentum = self.moments["momentum"][name], self.cfg.momentum
-        g = g + p * group.weight_decay
+        g = g.add(p, alpha=group.weight_decay)
         if momentum:
-            buffer.copy_(buffer * momentum + g if self.steps > 1 else g)
-            g = g + buffer * momentum if self.cfg.nesterov else buffer
-        p.sub_(g * group.lr)
+            buffer.copy_(buffer.mul(momentum).add_(g) if self.steps > 1 else g)
+            g = g.add(buffer, alpha=momentum) if self.cfg.nesterov else buffer
+        p.add_(g, alpha=-group.lr)
 
 
 def build_optimizer(model, cfg):
