@@ -26,7 +26,8 @@ class Pair:
 @dataclass
 class Aligned:
     """The curves of one pair at common positions: `a` (reference runs, n), `b` (candidate runs, n), `x` (n,) on `axis`. `coverage` is the share
-    of the longer training that both sides cover; `how` is "same positions", "means per epoch" or "means of stretches"."""
+    of the longer training that both sides cover; `how` is "same positions", "means per epoch" or "means of stretches". `head` is the beginning of curves
+    that were condensed."""
 
     pair: Pair
     axis: str
@@ -36,6 +37,17 @@ class Aligned:
     b: np.ndarray
     coverage: float
     notes: list[str] = field(default_factory=list)
+    head: tuple[np.ndarray, np.ndarray] | None = None
+
+    def condense(self, most: int = 50_000, head: int = 20_000) -> None:
+        """Replace very long curves by means of neighbouring lines, at most `most` of them; the first `head` lines are kept as they were."""
+        group = -(-len(self.x) // most)
+        if group < 2:
+            return
+        self.head = (self.a[:, :head].copy(), self.b[:, :head].copy())
+        count = len(self.x) // group
+        mean = lambda rows: np.ascontiguousarray(rows[..., : count * group].reshape(*rows.shape[:-1], count, group).mean(-1))  # noqa: E731
+        self.x, self.a, self.b = mean(self.x), mean(self.a), mean(self.b)
 
 
 def read_map(path: Path) -> dict[str, str]:

@@ -66,6 +66,8 @@ def compare_sides(
             continue
         found.notes += [note for note in one.notes if note not in found.notes]
         _finite(one, found)
+        if pair.kind != "lr":
+            one.condense()
         if one.x.size:
             found.aligned[pair.ref] = one
     _schedule(ref, cand, found)
@@ -261,7 +263,7 @@ def _total(losses: dict[str, Aligned]) -> tuple[Aligned | None, dict[str, Aligne
             return None, losses
     else:
         x = first.x
-    pick = lambda one: np.searchsorted(one.x, x)  # noqa: E731
+    pick = lambda one: slice(None) if len(one.x) == len(x) else np.searchsorted(one.x, x)  # noqa: E731
     a = sum(one.a[:, pick(one)] for one in losses.values())
     b = sum(one.b[:, pick(one)] for one in losses.values())
     phase = first.pair.ref.split("/")[0]

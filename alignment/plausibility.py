@@ -37,7 +37,8 @@ class Finding:
 def inspect_pair(one: Aligned, row_a: int = 0, row_b: int = 0) -> list[Finding]:
     """Compare curve `row_a` of the reference with curve `row_b` of the candidate, both at common positions."""
     name = one.pair.ref
-    a, b = one.a[row_a][:_LONGEST], one.b[row_b][:_LONGEST]
+    rows_a, rows_b = one.head or (one.a, one.b)
+    a, b = rows_a[row_a][:_LONGEST], rows_b[row_b][:_LONGEST]
     usable = np.isfinite(a) & np.isfinite(b)
     a, b = a[usable], b[usable]
     if len(a) < 20 or one.pair.kind == "lr" or one.pair.how == "sum" or one.how != "same positions" or not a.std() or not b.std():

@@ -43,6 +43,7 @@ class Template:
     phase: str
     category: str
     stamp: slice | None
+    constants: dict[str, float]
 
     @property
     def keyed(self) -> bool:
@@ -119,6 +120,13 @@ def _phase(line: str) -> str:
 
 def _build(line: str, spans: list[tuple[int, int, object]], phase: str, category: str) -> Template:
     spans = sorted(spans)
+    known = {column: (start, end) for start, end, column in spans if isinstance(column, str)}
+    constants = {}
+    if "step" in known and "per_step" not in known:
+        # With a step of its own, a line needs its totals only once, and its place inside the epoch only to tell lines of one validation apart.
+        drop = {"epochs"} if phase == "val" else {"epochs", "per", "inner"}
+        constants = {name: float(line[slice(*known[name])]) for name in ("epochs", "per") if name in known}
+        spans = [span for span in spans if span[2] not in drop]
     parts, at = [], 0
     for start, end, column in spans:
         parts += [_loosen(line[at:start]), f"({NUMBER})" if isinstance(column, tuple) else r"(\d+(?:\.\d+)?)"]
@@ -126,7 +134,7 @@ def _build(line: str, spans: list[tuple[int, int, object]], phase: str, category
     parts.append(_loosen(line[at:]))
     stamp = _STAMP.search(line)
     where = slice(*stamp.span()) if stamp else None
-    return Template(re.compile("".join(parts)), [c for _, _, c in spans], [(a, b) for a, b, _ in spans], phase, category, where)
+    return Template(re.compile("".join(parts)), [c for _, _, c in spans], [(a, b) for a, b, _ in spans], phase, category, where, constants)
 
 
 def _loosen(literal: str) -> str:

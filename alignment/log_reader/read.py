@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from alignment.log_reader import encoding as encodings
@@ -11,6 +12,8 @@ from alignment.log_reader.tabular import EPOCH_NAMES, STEP_NAMES, read_csv, read
 from alignment.log_reader.text import read_text
 from jt_nanodet.errors import UserError
 
+#: Bytes of a file that decide whether it is a log.
+_SAMPLE = 1_000_000
 _SUFFIXES = {".txt", ".log", ".out", ".jsonl", ".json", ".csv", ".tsv", ""}
 
 
@@ -50,8 +53,18 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _looks_like_a_log(path: Path) -> bool:
     """Whether a file found in a folder, not named by the user, holds a series; configurations and result files lie there too."""
+    if path.name == "eval_results.txt":
+        # Upstream appends its best results there; they are in its log too.
+        return False
     try:
-        return bool(_read(path, None, sample=True).series)
+        if path.suffix.lower() == ".json" and _kind(path, None) != "jsonl":
+            return False
+        if path.stat().st_size <= _SAMPLE:
+            return bool(_read(path, None).series)
+        with tempfile.TemporaryDirectory() as folder, open(path, "rb") as file:
+            head = Path(folder) / path.name
+            head.write_bytes(file.read(_SAMPLE))
+            return bool(_read(head, None).series)
     except UserError:
         return False
 
@@ -68,7 +81,7 @@ def read_run(path: Path, *, step_name: str | None = None) -> Run:
     return run
 
 
-def _read(path: Path, step_name: str | None, *, sample: bool = False) -> Run:
+def _read(path: Path, step_name: str | None) -> Run:
     if path.is_dir():
         return read_events(sorted(p for p in path.rglob("*") if is_event_file(p)), path)
     if is_event_file(path):
@@ -76,8 +89,6 @@ def _read(path: Path, step_name: str | None, *, sample: bool = False) -> Run:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; give the log of a run that has started.")
     kind = _kind(path, step_name)
-    if sample and kind == "text" and path.stat().st_size > 50_000_000:
-        return read_text(path, step_name=step_name)
     return {"jsonl": read_jsonl, "csv": read_csv, "text": read_text}[kind](path, step_name=step_name)
 
 

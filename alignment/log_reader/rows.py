@@ -16,8 +16,8 @@ class Table:
     """Rows of one shape: `columns` as in `lines.Template`, the numbers row by row in `rows`, the line numbers in `numbers`, and, for rows
     without a position of their own, the (step, epoch) of the line before in `context`."""
 
-    def __init__(self, columns: list, phase: str, keyed: bool) -> None:
-        self.columns, self.phase, self.keyed = columns, phase, keyed
+    def __init__(self, columns: list, phase: str, keyed: bool, constants: dict[str, float] | None = None) -> None:
+        self.columns, self.phase, self.keyed, self.constants = columns, phase, keyed, constants or {}
         self.rows, self.numbers, self.context = array("d"), array("q"), array("d")
 
     def last_position(self) -> tuple[float, float]:
@@ -94,8 +94,10 @@ def _positions(run: Run, table: Table, keys: dict, lines: np.ndarray) -> tuple[n
         return context[:, 0], context[:, 1], None
     step, epoch = keys.get("step", empty), keys.get("epoch", empty)
     per, fraction = keys.get("per"), None
-    if "epochs" in keys:
-        run.total_epochs = int(keys["epochs"][-1])
+    if "epochs" in keys or "epochs" in table.constants:
+        run.total_epochs = int(keys["epochs"][-1] if "epochs" in keys else table.constants["epochs"])
+    if "per" in table.constants and table.phase == "train":
+        run.steps_per_epoch = int(table.constants["per"])
     if "per_step" in keys and "epoch" in keys:
         # "Epoch 3 Iter 20/317": inside the epoch when the count starts again with the next epoch, over all when it goes on.
         if (np.diff(step)[np.diff(epoch) > 0] <= 0).any():

@@ -11,7 +11,7 @@ from alignment.log_reader import encoding as encodings
 from alignment.log_reader import names
 from alignment.log_reader.model import Run
 from alignment.log_reader.rows import Table, collect
-from alignment.log_reader.shapes import DELETE, MAX_SHAPES, NUMBERS, Plan, learn, skeleton
+from alignment.log_reader.shapes import MAX_SHAPES, Plan, blocks, learn, numbers, skeleton
 from jt_nanodet.errors import UserError
 
 STEP_NAMES = {"step", "global_step", "globalstep", "iter", "iteration", "iters", "iterations", "it", "steps", "迭代", "迭代次数", "步数"}
@@ -31,34 +31,45 @@ def read_jsonl(path: Path, *, step_name: str | None = None) -> Run:
     counts: dict[str, int] = {}
     plans: dict[bytes, Plan] = {}
     number = 0
-    for line in encodings.raw_lines(path, encoding):
-        number += 1
-        plan = plans.get(line.translate(None, DELETE))
-        if plan is not None:
-            tokens = line.translate(NUMBERS).split()
-            if len(tokens) == plan.count and (plan.fixed is None or plan.fixed(tokens) == plan.fixed_values):
-                try:
-                    plan.table.rows.extend(map(float, plan.pick(tokens)))
-                    plan.table.numbers.append(number)
-                    plan.taken += 1
-                    reader.last = plan.table
-                    continue
-                except ValueError:
-                    del plan.table.rows[len(plan.table.numbers) * len(plan.table.columns):]
-        text = line.decode("gb18030" if encoding == "gb18030" else "utf-8", "replace")
-        taken, chosen, table = reader.take(number, text)
-        counts[taken] = counts.get(taken, 0) + 1
-        if chosen and table.keyed and len(plans) < MAX_SHAPES and text.isascii():
-            spans = [_span(text, name) for name in chosen]
-            if None not in spans and spans == sorted(spans) and len(set(spans)) == len(spans):
-                plan = learn(line, spans, table, table.phase, None)
-                if plan is not None:
-                    plans[skeleton(line)] = plan
+    for block in blocks(encodings.raw_lines(path, encoding)):
+        plan = plans.get(skeleton(block[0]))
+        if plan is not None and plan.take_block(block, number + 1):
+            reader.last = plan.table
+            number += len(block)
+            continue
+        for line in block:
+            number += 1
+            _take_object(reader, plans, number, line, encoding, counts)
     for plan in plans.values():
         counts[plan.category] = counts.get(plan.category, 0) + plan.taken
     run.total_lines, run.lines = number, {name: count for name, count in counts.items() if count}
     collect(run, [table for _, table in reader.tables.values()])
     return run
+
+
+def _take_object(reader: _Objects, plans: dict[bytes, Plan], number: int, line: bytes, encoding: str, counts: dict[str, int]) -> None:
+    """Take one line, by its shape when that is known; else parse it, and learn its shape where that is safe."""
+    plan = plans.get(skeleton(line))
+    if plan is not None:
+        tokens = numbers(line)
+        if len(tokens) == plan.count and (plan.fixed is None or plan.fixed(tokens) == plan.fixed_values):
+            try:
+                plan.table.rows.extend(map(float, plan.pick(tokens)))
+                plan.table.numbers.append(number)
+                plan.taken += 1
+                reader.last = plan.table
+                return
+            except ValueError:
+                del plan.table.rows[len(plan.table.numbers) * len(plan.table.columns):]
+    text = line.decode("gb18030" if encoding == "gb18030" else "utf-8", "replace")
+    taken, chosen, table = reader.take(number, text)
+    counts[taken] = counts.get(taken, 0) + 1
+    if chosen and table.keyed and len(plans) < MAX_SHAPES and text.isascii():
+        spans = [_span(text, name) for name in chosen]
+        if None not in spans and len(set(spans)) == len(spans):
+            plan = learn(line, spans, table, table.phase, None)
+            if plan is not None:
+                plans[skeleton(line)] = plan
 
 
 def _span(text: str, name: str) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from alignment.log_reader import names
 from alignment.log_reader.lines import NUMBER, Template, analyse, stamp_in_place, step_pattern
 from alignment.log_reader.model import Run
 from alignment.log_reader.rows import Table, collect
-from alignment.log_reader.shapes import DELETE, MAX_SHAPES, NUMBERS, Plan, learn, skeleton
+from alignment.log_reader.shapes import MAX_SHAPES, Plan, blocks, learn, numbers, skeleton
 
 _ANSI = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 _COCO = re.compile(
@@ -39,7 +39,7 @@ class _Reader:
         self.last_keyed: Table | None = None
         self.class_header: list[str] | None = None
         self.class_tables: dict[tuple, Table] = {}
-        self.stamp = b""
+        self.stamp = self.previous = b""
 
     # -- one line -------------------------------------------------------------------------------------------------------------------
     def unusual(self, number: int, raw: bytes, complete: bool) -> str:
@@ -70,7 +70,7 @@ class _Reader:
         match = template.regex.fullmatch(line)
         if match is None:
             return self.unread(number, line)
-        table = Table(template.columns, template.phase, template.keyed)
+        table = Table(template.columns, template.phase, template.keyed, template.constants)
         self.all_tables.append(table)
         self.templates.insert(0, (template, table))
         del self.templates[MAX_TEMPLATES:]
@@ -157,17 +157,48 @@ def read_text(path: Path, *, step_name: str | None = None) -> Run:
     plain = "gb18030" if encoding == "gb18030" else "utf-8"
     reader = _Reader(run, plain, step_name)
     counts: dict[str, int] = {}
-    plans, previous = reader.plans, b""
-    number = 0
-    for line in encodings.raw_lines(path, encoding):
+    plans, number = reader.plans, 0
+    for block in blocks(encodings.raw_lines(path, encoding)):
+        plan = plans.get(skeleton(block[0]))
+        if plan is not None and block[-1].endswith(b"\n") and plan.take_block(block, number + 1):
+            # Nearly all of a long log: hundreds of lines of one shape.
+            _after_block(run, reader, plan, block, number + 1)
+            number += len(block)
+        else:
+            number = _line_by_line(run, reader, block, number, counts)
+    for plan in plans.values():
+        if plan.taken:
+            counts[plan.category] = counts.get(plan.category, 0) + plan.taken
+    run.total_lines, run.lines = number, counts
+    collect(run, reader.all_tables + list(reader.class_tables.values()))
+    return run
+
+
+def _after_block(run: Run, reader: _Reader, plan: Plan, block: list[bytes], number: int) -> None:
+    reader.last_keyed, reader.previous = plan.table, block[-1]
+    if plan.stamp is not None:
+        _check_time(run, reader, number, block[0][plan.stamp])
+        reader.stamp = block[-1][plan.stamp]
+
+
+def _check_time(run: Run, reader: _Reader, number: int, stamp: bytes) -> None:
+    # Stamps without a year fall back once a year, from December to January.
+    if stamp < reader.stamp and not (reader.stamp.startswith(b"12") and stamp.startswith(b"01")):
+        run.backwards.append((number, reader.stamp.decode("ascii", "replace"), stamp.decode("ascii", "replace")))
+    reader.stamp = stamp
+
+
+def _line_by_line(run: Run, reader: _Reader, block: list[bytes], number: int, counts: dict[str, int]) -> int:
+    """Take the lines of `block` one after the other; returns the number of the last line."""
+    plans = reader.plans
+    for line in block:
         number += 1
         complete = line.endswith(b"\n")
         if b"\x1b" in line:
             line = _ANSI.sub(b"", line)
-        plan = plans.get(line.translate(None, DELETE))
-        if plan is not None and (complete or not _shortened(line, previous)):
-            # The hot path: nearly every line of a long log ends here.
-            tokens = line.translate(NUMBERS).split()
+        plan = plans.get(skeleton(line))
+        if plan is not None and (complete or not _shortened(line, reader.previous)):
+            tokens = numbers(line)
             if len(tokens) == plan.count and (plan.fixed is None or plan.fixed(tokens) == plan.fixed_values):
                 table = plan.table
                 try:
@@ -177,13 +208,9 @@ def read_text(path: Path, *, step_name: str | None = None) -> Run:
                 else:
                     table.numbers.append(number)
                     plan.taken += 1
-                    reader.last_keyed = table
+                    reader.last_keyed, reader.previous = table, line
                     if plan.stamp is not None:
-                        stamp = line[plan.stamp]
-                        if stamp < reader.stamp:
-                            _backwards(run, number, reader.stamp, stamp)
-                        reader.stamp = stamp
-                    previous = line
+                        _check_time(run, reader, number, line[plan.stamp])
                     continue
         elif plan is not None:
             run.cut = True
@@ -195,21 +222,10 @@ def read_text(path: Path, *, step_name: str | None = None) -> Run:
             number += 1
             taken = reader.unusual(number, piece, complete)
             counts[taken] = counts.get(taken, 0) + 1
-    for plan in plans.values():
-        if plan.taken:
-            counts[plan.category] = counts.get(plan.category, 0) + plan.taken
-    run.total_lines, run.lines = number, counts
-    collect(run, reader.all_tables + list(reader.class_tables.values()))
-    return run
+    return number
 
 
 def _shortened(line: bytes, previous: bytes) -> bool:
     """True when an unended last line closes with a number that has fewer digits than the one before it had: it may have been cut there."""
     tail, before = (re.search(rb"[\d.eE+-]+\W*$", text) for text in (line, previous))
     return bool(tail and before and line[-1:].isdigit() and len(tail.group()) < len(before.group().rstrip()))
-
-
-def _backwards(run: Run, number: int, before: bytes, now: bytes) -> None:
-    # Stamps without a year fall back once a year, from December to January.
-    if not (before.startswith(b"12") and now.startswith(b"01")):
-        run.backwards.append((number, before.decode("ascii", "replace"), now.decode("ascii", "replace")))
