@@ -53,6 +53,8 @@ class Trainer:
 
     def run(self):
         """Train to the end; returns the exit code."""
+        if self.rank == 0:
+            files.clear_leftovers(self.folder)
         saved = files.read_state(self.folder) if self.opts.resume else None
         if saved:
             files.check_same_run(saved[1]["fingerprint"], self.fingerprint)

@@ -34,6 +34,14 @@ def make_folder(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote."""
+    for path in folder.glob(".tmp-*-*"):
+        number = path.name.split("-")[1]
+        if not number.isdigit() or not Path(f"/proc/{number}").exists():
+            path.unlink(missing_ok=True)
+
+
 def write_state(folder: Path, state: dict[str, np.ndarray], notes: dict) -> None:
     """Replace the training state; ``notes`` is plain data that goes with it."""
     text = np.frombuffer(json.dumps(notes).encode(), np.uint8)

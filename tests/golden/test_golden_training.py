@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from tests.golden.training_case import (FILES, LOSS, MOVES, NOISE, NORM, RATE, SIDES, SPREADS, Case, config_for, distance, golden_rule,
-                                        nearest_flip, relative)
+from tests.golden.training_case import (AS_GOOD, FILES, LOSS, NOISE, NORM, RATE, SIDES, SPREADS, UNSTEADY, Case, config_for, distance,
+                                        golden_rule, nearest_flip, relative)
 
 pytestmark = [pytest.mark.golden, pytest.mark.skipif(not FILES, reason="not run: no ../shared")]
 REGIMES = ("attached", "detached")
@@ -62,27 +62,33 @@ def test_loss_terms(case, regime):
 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_gradients(case, regime):
+    """Within the constant; where fp32 cannot hold it, as near to float64 as upstream's own fp32 is."""
     report, _ = case.backward(regime)
-    got, want = case.norms(report), case.arrays[f"train/{regime}/grad_norm"]
+    names, want = case.header["parameter_names"], case.arrays[f"train/{regime}/grad_norm"]
     total = np.linalg.norm(want)
     real = want > NOISE * total
+    got = case.norms(report)
     assert (got[~real] <= NOISE * total).all(), "a gradient that is 0 upstream"
     samples = {k.split("/grad/")[1]: v for k, v in case.arrays.items() if k.startswith(f"train/{regime}/grad/")}
-    limit = sample_limit = NORM
-    if relative(got[real], want[real]) > NORM or any(sampled(case, report, k, v) > NORM for k, v in samples.items()):
-        runs = [case.backward(regime, moved=seed)[0] for seed in range(1, MOVES + 1)]
-        limit = SPREADS * max(relative(case.norms(run)[real], got[real]) for run in runs)
-        sample_limit = SPREADS * max(distance(run.gradients[k], report.gradients[k]) for run in runs for k in samples)
-        print(f"measured: one ULP on the pixels moves a norm by up to {limit / SPREADS:.1e}, a gradient by {sample_limit / SPREADS:.1e}")
-        assert max(limit, sample_limit) < 0.2, "inconclusive: gradients this unsteady would hide a wrong factor"
+    if relative(got[real], want[real]) <= NORM and all(distance(sampled(case, report, k), v) <= NORM for k, v in samples.items()):
+        return
+    path = next(p for p in FILES if p.name == case_name(case))
+    judge = get_case(path, "torch_ref", double=True)
+    exact, _ = judge.backward(regime)
+    true = judge.norms(exact)
+    theirs = relative(want[real], true[real])
+    print(f"upstream's recorded norms are up to {theirs:.1e} from float64, these up to {relative(got[real], true[real]):.1e}")
+    assert theirs <= UNSTEADY, "float64 does not hold with the golden gradients"
     for i in np.flatnonzero(real):
-        assert relative(got[i], want[i]) <= limit, f"{case.header['parameter_names'][i]}: norm {got[i]} for {want[i]}"
-    for name, values in samples.items():
-        assert sampled(case, report, name, values) <= sample_limit, f"{name}: sampled gradient"
+        assert relative(got[i], true[i]) <= max(NORM, AS_GOOD * theirs), f"{names[i]}: norm {got[i]}, in float64 {true[i]}"
+    theirs = max(distance(v, sampled(case, exact, k)) for k, v in samples.items())
+    assert theirs <= UNSTEADY, "float64 does not hold with the golden gradients"
+    for name in samples:
+        assert distance(sampled(case, report, name), sampled(case, exact, name)) <= max(NORM, AS_GOOD * theirs), f"{name}: sampled gradient"
 
 
-def sampled(case, report, name, want):
-    return distance(case.rule.sample(report.gradients[name], case.header["seed"], "grad" + name), want)
+def sampled(case, report, name):
+    return case.rule.sample(report.gradients[name], case.header["seed"], "grad" + name)
 
 
 @pytest.mark.parametrize("regime", REGIMES)

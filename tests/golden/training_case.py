@@ -1,9 +1,9 @@
 """One golden file replayed by one side: what `test_golden_training.py` needs, and the limits it compares with.
 
 Upstream's fp32 gradients are not a fixed number: a pre-activation within one rounding of 0 falls on either side of LeakyReLU's kink,
-and on a randomly weighted network of 60 layers that moves some gradients by a per cent. Moving every pixel by one ULP shows it. So
-where a gradient is not within the constant, the limit is that measured spread; a decision that differs must lie within rounding of
-its other outcome, and a float64 run of the reference decides which of the two the golden file holds.
+and on a randomly weighted network of 60 layers that moves some gradients by a per cent; moving every pixel by one ULP does the same. So
+where a gradient is not within the constant, it must be as near to a float64 run of the reference as the golden file is; a decision
+that differs must lie within rounding of its other outcome, and float64 must side with the golden file.
 """
 import dataclasses
 import importlib
@@ -24,8 +24,9 @@ SIDES = ("torch_ref", "jt_nanodet")
 LOSS = 1e-5  # relative; also parameters and averages after five steps
 NORM = 1e-4  # relative, of a gradient's norm
 RATE = 1e-12  # relative
-SPREADS = 4  # a difference may be this many times the measured spread: two sides, each with a spread of its own
-MOVES = 3  # measurements of the spread; one alone may miss the kink that the other side met
+SPREADS = 4  # a difference may be this many times what one ULP on the pixels does: two sides, each rounding in every layer
+AS_GOOD = 2  # an error against float64 may be this many times that of upstream's own fp32 (the rule of flash-attention's tests)
+UNSTEADY = 0.05  # where upstream's own error is larger, nothing can be judged
 NOISE = 1e-6  # a gradient smaller than this share of the global norm is 0 but for rounding (a bias before BatchNorm)
 
 
