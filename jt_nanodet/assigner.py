@@ -74,6 +74,7 @@ class DynamicSoftLabelAssigner:
 
     def match(self, cost, overlap):
         """Box number (V,), 0 for none, overlap with that box (V,), and the sum of each box's best overlaps (G,)."""
+        # differs: returns (values, indices) as a tuple; ties do not matter in a sum
         topk_sum = jt.topk(overlap, min(self.cfg.topk, overlap.shape[0]), dim=0)[0].sum(dim=0)
         k = topk_sum.int().clamp(1, overlap.shape[0]).long()  # truncated, not rounded
         numbers = jt.arange(cost.shape[1])[None]

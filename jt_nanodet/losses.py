@@ -105,7 +105,7 @@ def reduce_mean(value):
     """
     if not jt.in_mpi:
         return value
-    return value.mpi_all_reduce("mean")
+    return value.mpi_all_reduce("mean")  # differs: MPI is part of Jittor
 
 
 def detection_loss(raw, targets, priors, integral, cfg, mean=reduce_mean):
@@ -124,7 +124,7 @@ def detection_loss(raw, targets, priors, integral, cfg, mean=reduce_mean):
     loss_qfl = (qfl * tensor(targets.weight)).sum() / count
     if len(targets.rows):
         rows = tensor(targets.rows)
-        score = logits[rows].detach().sigmoid().max(dim=1)
+        score = logits[rows].detach().sigmoid().max(dim=1)  # differs: returns values alone
         total = mean(score.sum().reshape(1)).clamp(1)
         boxes = distance_to_xyxy(priors[:, :2], integral(raw[..., cfg.num_classes:]) * priors[:, 2:3]).reshape(-1, 4)
         loss_bbox = (giou_loss(boxes[rows], tensor(targets.boxes)) * score).sum() / total

@@ -50,7 +50,7 @@ def parameter_groups(model, cfg):
 
 
 def global_norm(gradients):
-    """Root of the summed squares of all gradients, over the norms of each: a 1-element tensor."""
+    """Root of the summed squares of all gradients: a 1-element tensor."""
     return jt.concat([jt.sqr(g).sum() for g in gradients]).sum().sqrt()  # differs: no root and square in between
 
 
@@ -100,6 +100,7 @@ class AdamW(Optimizer):
     def update(self, name, p, g, group):
         beta1, beta2 = self.cfg.betas
         m, v = self.moments["exp_avg"][name], self.moments["exp_avg_sq"][name]
+        # differs: Jittor updates by whole expressions, not in place
         decayed = p * (1 - group.lr * group.weight_decay)  # decay first, on the old value
         m.update(m + (g - m) * (1 - beta1))
         v.update(v * beta2 + g * g * (1 - beta2))
@@ -113,6 +114,7 @@ class SGD(Optimizer):
 
     def update(self, name, p, g, group):
         buffer, momentum = self.moments["momentum"][name], self.cfg.momentum
+        # differs: no multiply-and-add in one
         g = g + p * group.weight_decay
         if momentum:
             buffer.update(buffer * momentum + g if self.steps > 1 else g)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import jittor as jt
 
-from . import runtime
+from . import runtime  # differs: Jittor's versions and threads are known there
 from .checkpoint import read_weights, write_weights
 from .data import build_dataset
 from .data.evaluator import CocoEvaluator, detections_to_coco
@@ -74,7 +74,7 @@ class Trainer:
             self.log.info(note)
         model = build_model(self.config.model.arch)
         shapes = {k: v.shape for k, v in state_arrays(model).items()}
-        given = read_weights(self.opts.load_weights) if self.opts.load_weights and not saved else None
+        given = read_weights(self.opts.load_weights) if self.opts.load_weights and not saved else None  # differs: a .pth is PyTorch's
         weights, remarks = starting_weights(shapes, self.opts.seed, given, self.config.model.arch.head.num_classes)
         for remark in remarks:
             self.log.info(remark)

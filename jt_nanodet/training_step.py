@@ -103,6 +103,7 @@ class TrainingStep:
     def gradients(self, total):
         """Name to gradient of the loss."""
         names = list(self.optimizer.params)
+        # differs: gives zeros where the loss does not depend on a parameter
         return dict(zip(names, jt.grad(total, [self.optimizer.params[k] for k in names])))
 
     def compute(self, batch, keep_gradients=False, evidence=False):
@@ -150,7 +151,7 @@ def sum_terms(terms):
 def average_gradients(gradients):
     """Mean over the processes of a distributed run; the gradients themselves where there is one process."""
     if jt.in_mpi:
-        gradients = {k: g.mpi_all_reduce("mean") for k, g in gradients.items()}
+        gradients = {k: g.mpi_all_reduce("mean") for k, g in gradients.items()}  # differs: MPI is part of Jittor
     return gradients
 
 
