@@ -14,6 +14,7 @@ from jt_nanodet.errors import UserError, nearest, run_cli
 #: command -> (module, one line for the help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("jt_nanodet.tester", "run weights on a folder of images and write COCO-format detections"),
+    "train": ("jt_nanodet.trainer", "train a configuration"),
     "prepare": ("jt_nanodet.prepare", "build Jittor's core now instead of at the first use"),
     "doctor": ("jt_nanodet.doctor", "show what was found on this machine and what to type to mend it"),
 }
