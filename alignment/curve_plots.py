@@ -97,7 +97,7 @@ def _loss_grid(comparison: Comparison, keys: list[str]):
         _heading(ax, key)
         ax.set_xlabel(one.axis)
         ax.grid(alpha=0.25)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="upper right")
     return figure
 
 
@@ -114,7 +114,7 @@ def _differences(comparison: Comparison, keys: list[str]):
         _heading(ax, key)
         ax.set(xlabel=band["axis"], ylabel="Jittor - PyTorch, %")
         ax.grid(alpha=0.25)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="upper right")
     return figure
 
 
@@ -130,17 +130,18 @@ def _metric_grid(comparison: Comparison, keys: list[str]):
         _heading(ax, key.split("/", 1)[1])
         ax.set(xlabel=one.axis, ylabel="points (star: best)")
         ax.grid(alpha=0.25)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="lower right")
     return figure
 
 
 def _learning_rate(one: Aligned):
     figure, axes = _grid(1)
-    axes[0].plot(one.x, one.a.mean(0), color=REF, lw=2.2, label="PyTorch")
-    axes[0].plot(one.x, one.b.mean(0), color=CAND, lw=1, ls="--", label="Jittor")
+    x, rows = thin(one.x, np.stack([one.a.mean(0), one.b.mean(0)]))
+    axes[0].plot(x, rows[0], color=REF, lw=2.2, label="PyTorch")
+    axes[0].plot(x, rows[1], color=CAND, lw=1, ls="--", label="Jittor")
     _heading(axes[0], "learning rate")
     axes[0].set_xlabel(one.axis)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="upper right")
     axes[0].grid(alpha=0.25)
     return figure
 

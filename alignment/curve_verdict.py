@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignment.curve_align import Aligned, Pair, align, pair_series
+from alignment.curve_metrics import is_primary, metric_hypotheses
 from alignment.curves import (
-    CANNOT_TELL, DIFFERENT, EQUIVALENT, Hypothesis, Policy, block_error, compare_means, first_leave, judge, local_level, noise_correlation, runs_needed,
+    CANNOT_TELL, DIFFERENT, Hypothesis, Policy, compare_means, first_leave, judge, local_level, noise_correlation, runs_needed,
 )
 from alignment.log_reader import Run, names
 from jt_nanodet.errors import UserError
@@ -74,7 +75,9 @@ def compare_sides(
     _coverage(found, policy)
     _unpaired(ref, cand, found)
     found.details = details
-    hypotheses = _losses(found, policy) + _metrics(found, policy)
+    hypotheses = _losses(found, policy)
+    metrics, found.metrics, notes = metric_hypotheses({k: v for k, v in found.aligned.items() if v.pair.kind == "metric"}, policy, found.pairing)
+    hypotheses, found.notes = hypotheses + metrics, found.notes + notes
     statistics, found.hypotheses = judge(hypotheses, policy.alpha)
     found.verdict = DIFFERENT if found.facts or statistics == DIFFERENT else CANNOT_TELL if found.holds else statistics
     if details:
@@ -164,13 +167,9 @@ def _list(values: set) -> str:
 # -- what stops "equivalent" --------------------------------------------------------------------------------------------------------------------------
 def _coverage(found: Comparison, policy: Policy) -> None:
     for key, one in found.aligned.items():
-        if one.coverage < policy.min_coverage and not (one.pair.kind == "metric" and not _primary(key)):
+        if one.coverage < policy.min_coverage and not (one.pair.kind == "metric" and not is_primary(key)):
             found.holds.append({"code": "coverage", "name": key,
                                 "text": f"both sides cover only {one.coverage:.1%} of {key}; {policy.min_coverage:.0%} is needed"})
-
-
-def _primary(key: str) -> bool:
-    return names.canonical(key.split("/", 1)[1]) == "map"
 
 
 def _unpaired(ref: list[Run], cand: list[Run], found: Comparison) -> None:
@@ -179,7 +178,7 @@ def _unpaired(ref: list[Run], cand: list[Run], found: Comparison) -> None:
         for key in keys:
             phase, name = key.split("/", 1)
             kind = names.kind_of(name)
-            if phase == "epoch" or phase == "val" and not (kind == "metric" and _primary(key)):
+            if phase == "epoch" or phase == "val" and not (kind == "metric" and is_primary(key)):
                 # Shown as not compared. Event files have no validation losses, and mAP says what validation found.
                 continue
             if kind == "loss" and _is_sum(runs, key, [other for other in paired if other.startswith(phase + "/")]):
@@ -296,61 +295,6 @@ def _windows(name: str, one: Aligned, found: Comparison, policy: Policy, pairing
     seed_sd = policy.seed_sd_loss * (math.sqrt(max(0.0, 1 - pairing)) if paired else 1.0)
     found.bands[one.pair.ref] = first_leave(a, b, x, policy.margin_loss, seed_sd) | {"level": level, "name": name, "axis": one.axis}
     return rows
-
-
-# -- metrics -----------------------------------------------------------------------------------------------------------------------------------------
-def _metrics(found: Comparison, policy: Policy) -> list[Hypothesis]:
-    metrics = {k: v for k, v in found.aligned.items() if v.pair.kind == "metric"}
-    for key, one in metrics.items():
-        percent_a, percent_b = np.nanmax(one.a) > 1.5, np.nanmax(one.b) > 1.5
-        one.a, one.b = one.a / (100 if percent_a else 1), one.b / (100 if percent_b else 1)
-        if percent_a != percent_b:
-            found.notes.append(f"{key} is in percent on one side only; both are compared as fractions")
-    noise = {key: _late_noise(one) for key, one in metrics.items()}
-    main = next((key for key in metrics if _primary(key)), None)
-    rows: list[Hypothesis] = []
-    others = max(1, 2 * len(metrics) - 1)
-    for key, one in metrics.items():
-        count = len(one.x)
-        late = slice(count - max(1, count // 3), count)
-        deciding = key == main
-        sd, own = policy.seed_sd_metric, noise[key][3]
-        if not deciding and main is not None and noise[main][3] > 0:
-            # A number over few objects wanders more from seed to seed, as it does from epoch to epoch.
-            sd *= max(1.0, own / noise[main][3])
-        pairing = found.pairing if count >= 8 else 0.0
-        long_run, freedom, one_off, _ = noise[key]
-        inside = None if long_run is None else (long_run / math.sqrt(late.stop - late.start), freedom)
-        estimate = compare_means(one.a[:, late], one.b[:, late], sd, pairing=pairing, relative=False, noise=inside, lockstep=policy.lockstep)
-        rows.append(Hypothesis(f"{key}, last third of the evaluations", estimate, policy.margin_metric * (1 if deciding else 2),
-                               0.15 if deciding else 0.05 / others, deciding))
-        last = compare_means(one.a[:, -1:], one.b[:, -1:], sd, pairing=pairing, relative=False, noise=None if long_run is None else (one_off, freedom), lockstep=policy.lockstep)
-        rows.append(Hypothesis(f"{key}, last evaluation", last, policy.margin_metric * 2, 0.05 / others, False))
-        found.metrics.append(_best(key, one))
-    return rows
-
-
-def _late_noise(one: Aligned) -> tuple[float | None, float, float, float]:
-    """Noise of the later two thirds of the evaluations, a straight line taken out: (long-run noise of the difference or None when there are too few
-    evaluations, its degrees of freedom, noise of one evaluation's difference, noise of one evaluation of the reference)."""
-    count = len(one.x)
-    start = count // 3
-    if count - start < 8:
-        return None, 1.0, 0.0, 0.0
-    t = np.arange(count - start) - (count - start - 1) / 2
-    flatten = lambda y: y - y.mean() - t * (t @ y) / (t @ t)  # noqa: E731
-    delta = flatten(one.b[:, start:].mean(0) - one.a[:, start:].mean(0))
-    error, freedom = block_error(delta)
-    return error * math.sqrt(len(delta)), freedom, float(delta.std(ddof=2)), float(np.mean([flatten(row[start:]).std(ddof=2) for row in one.a]))
-
-
-def _best(key: str, one: Aligned) -> dict:
-    return {
-        "name": key, "name_cand": one.pair.cand, "evaluations": len(one.x), "axis": one.axis,
-        "best_ref": [float(v) for v in one.a.max(1)], "best_cand": [float(v) for v in one.b.max(1)],
-        "best_at_ref": [float(one.x[i]) for i in one.a.argmax(1)], "best_at_cand": [float(one.x[i]) for i in one.b.argmax(1)],
-        "last_ref": [float(v) for v in one.a[:, -1]], "last_cand": [float(v) for v in one.b[:, -1]],
-    }
 
 
 # -- what to do next -----------------------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ doubtful (a number glued to a letter, another count of numbers, a NaN) is left t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from operator import itemgetter, le
 

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from alignment.log_reader import encoding as encodings
-from alignment.log_reader import names
 from alignment.log_reader.lines import NUMBER, Template, analyse, stamp_in_place, step_pattern
 from alignment.log_reader.model import Run
 from alignment.log_reader.rows import Table, collect
