@@ -34,6 +34,12 @@ WIDEST_BOUND = 1e-3
 OWN_REL_L2_CAP = 1e-5
 #: The candidate's root-mean-square error against float64 may be so many times the reference's own (TorchDynamo's fp32 rule, and issue 2).
 FLOAT64_RATIO = 2.0
+#: A gradient's bound may be so wide against its largest element and still decide: its faults are factors, missing terms and cut branches.
+WIDEST_GRADIENT_BOUND = 5e-2
+#: A gradient is nothing but rounding where its floor is at least this share of what float64 finds (a bias in front of a BatchNorm).
+ROUNDING_SHARE = 0.25
+#: Learning rates are the same formula in double precision on both sides; relative.
+RATE_BOUND = 1e-12
 #: With the same weights every COCO number must agree to this; one detection more or less moves the mAP of some hundred images by about as much.
 METRIC_BOUND = 1e-4
 #: Floors of detections (score, pixels) above which no flip may be called explained by them.
