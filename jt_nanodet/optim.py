@@ -51,7 +51,8 @@ def parameter_groups(model, cfg):
 
 def global_norm(gradients):
     """Root of the summed squares of all gradients: a 1-element tensor."""
-    return jt.concat([jt.sqr(g).sum() for g in gradients]).sum().sqrt()  # differs: no root and square in between
+    # differs: no root and square in between; float64, because Jittor adds float32 one after the other (20 times PyTorch's error here)
+    return jt.concat([jt.sqr(g.float64()).sum() for g in gradients]).sum().sqrt().float32()
 
 
 def clip_by_norm(gradients, norm, limit):
