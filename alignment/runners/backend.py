@@ -77,6 +77,25 @@ class Backend(ABC):
     @abstractmethod
     def versions(self) -> dict[str, str]: ...
 
+    @abstractmethod
+    def training_module(self) -> Any:
+        """The side's `training_step` module."""
+
+    @abstractmethod
+    def learning(self) -> AbstractContextManager:
+        """A context in which gradients are computed."""
+
+    @abstractmethod
+    def intercept(self, replace: Callable[[str, Any, tuple, Any], Any]) -> AbstractContextManager:
+        """As `tap`, but what ``replace(path, module, inputs, output)`` returns, unless None, is the module's output."""
+
+    @abstractmethod
+    def where(self, condition: Any, one: Any, other: Any) -> Any: ...
+
+    @abstractmethod
+    def like(self, array: np.ndarray, tensor: Any) -> Any:
+        """`array` as a tensor of the type and shape of `tensor`."""
+
     def type_name(self, module: Any) -> str:
         return type(module).__name__
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.runners import tasks
+from alignment.runners import tasks, train_tasks
 from alignment.runners.backend import Backend
 from jt_nanodet import runtime
 
@@ -127,12 +127,43 @@ class JittorBackend(Backend):
     def versions(self) -> dict[str, str]:
         return {"jittor": self.jt.__version__}
 
+    def training_module(self) -> Any:
+        from jt_nanodet import training_step
+
+        return training_step
+
+    def learning(self) -> Any:
+        return self.jt.flag_scope(no_grad=0)
+
+    @contextlib.contextmanager
+    def intercept(self, replace: Callable[[str, Any, tuple, Any], Any]) -> Iterator[None]:
+        tapped = []
+        for path, module in self.modules():
+            def execute(*inputs, module=module, path=path, original=module.execute, **named):
+                output = original(*inputs, **named)
+                changed = replace(path, module, inputs, output)
+                return output if changed is None else changed
+            module.execute = execute
+            tapped.append(module)
+        try:
+            yield
+        finally:
+            for module in tapped:
+                del module.execute
+
+    def where(self, condition: Any, one: Any, other: Any) -> Any:
+        return self.jt.ternary(condition, one, other)
+
+    def like(self, array: np.ndarray, tensor: Any) -> Any:
+        return self.jt.array(np.ascontiguousarray(array).reshape(tuple(tensor.shape)))
+
 
 def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed}
+KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed,
+         "train": train_tasks.train_candidate}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], JittorBackend, KINDS))

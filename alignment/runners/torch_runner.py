@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alignment.noise import measure_floor
-from alignment.runners import tasks
+from alignment.runners import tasks, train_tasks
 from alignment.runners.backend import Backend, map_tensors
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
@@ -126,6 +126,40 @@ class TorchBackend(Backend):
 
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
+
+    def training_module(self) -> Any:
+        from torch_ref import training_step
+
+        return training_step
+
+    def learning(self) -> Any:
+        return torch.enable_grad()
+
+    @contextlib.contextmanager
+    def intercept(self, replace: Callable[[str, Any, tuple, Any], Any]) -> Iterator[None]:
+        handles = [
+            module.register_forward_hook(lambda m, inputs, output, path=path: replace(path, m, inputs, output))
+            for path, module in self.modules()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def where(self, condition: Any, one: Any, other: Any) -> Any:
+        return torch.where(condition, one, other)
+
+    def like(self, array: np.ndarray, tensor: Any) -> Any:
+        return torch.from_numpy(np.array(array)).to(tensor).reshape(tensor.shape)
+
+    def doubled(self, model: Any) -> Any:
+        return copy.deepcopy(model).double()
+
+    def training_changes(self) -> list[tuple[str, Callable[[], Any], str]]:
+        """(name, context around the step, what is moved by one ULP: "", "input" or "weights"); the batch stays whole, its statistics count."""
+        return [("other number of threads", other_threads, ""), ("other convolution algorithm", other_algorithm, ""),
+                ("input moved by one ULP", contextlib.nullcontext, "input"), ("weights moved by one ULP", contextlib.nullcontext, "weights")]
 
     def floors(self, recorder, images, auxiliary, bundle, seed, say) -> tuple[dict, dict]:
         """Floors of every output, for each call on its own inputs and for the whole run; adds ``own64/`` and ``run64/`` to the bundle.
@@ -262,7 +296,8 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed}
+KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed,
+         "train": train_tasks.train_reference, "shapes": train_tasks.shapes}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))
