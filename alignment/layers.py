@@ -82,7 +82,9 @@ def whole_rows(ref: Bundle, cand: Bundle) -> dict[str, TensorResult]:
 
 
 def call_row(call: str, name: str, ref: Bundle, cand: Bundle, whole: dict[str, TensorResult]) -> TensorResult:
-    """One call's output: judged by its own error, with the whole run's beside it."""
+    """One call's output: judged by its own error, with the whole run's beside it; a whole stage by the whole run alone."""
+    if call not in ref.header.extra["refed"]:
+        return whole.get(name) or missing(name, Reason.MISSING, "the candidate makes no such call")
     if f"own/{name}" not in cand or f"out/{name}" not in cand:
         return missing(name, Reason.MISSING, "the candidate makes no such call")
     extra = ref.header.extra

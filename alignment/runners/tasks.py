@@ -134,16 +134,18 @@ def multiply_adds(backend: Backend, module: Any, output: Any) -> int:
 
 
 class Recorder:
-    """Keeps every call of every module that computes something: its inputs and its output, as the framework's tensors."""
+    """Keeps every call of every module that computes something: its inputs and its output, as the framework's tensors;
+    with `wanted` only the calls of these names."""
 
-    def __init__(self, backend: Backend):
-        self.backend, self.calls = backend, {}
+    def __init__(self, backend: Backend, wanted: set[str] | None = None):
+        self.backend, self.wanted, self.calls = backend, wanted, {}
         self.counts: dict[str, int] = {}
 
     def __call__(self, path: str, module: Any, inputs: tuple, output: Any) -> None:
         self.counts[path] = self.counts.get(path, 0) + 1
-        if path and not self.backend.is_holder(module):
-            self.calls[call_name(path, self.counts[path])] = (path, module, inputs, output)
+        call = call_name(path, self.counts[path])
+        if path and not self.backend.is_holder(module) and (self.wanted is None or call in self.wanted):
+            self.calls[call] = (path, module, inputs, output)
 
 
 def outputs(name: str, output: Any, array: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
@@ -152,6 +154,11 @@ def outputs(name: str, output: Any, array: Callable[[Any], np.ndarray]) -> dict[
     if len(found) == 1 and not isinstance(output, (tuple, list, dict)):
         return {name: array(found[0])}
     return {f"{name}/{i}": array(t) for i, t in enumerate(found)}
+
+
+def refed(path: str) -> bool:
+    """Whether a module is run again on the reference's input. Whole stages are not: their parts are, and the whole run judges how these are joined."""
+    return path not in STAGES
 
 
 def layers_reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def layers_reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             bundle.add(f"decode/{name}", array)
         own, whole = backend.floors(recorder, images, run.auxiliary, bundle, task.get("seed", 0), run.say)
         extra = {
-            "inputs": described, "outputs": order, "types": types, "stages": [s for s in STAGES if s in order],
+            "inputs": described, "outputs": order, "types": types, "stages": [s for s in STAGES if s in order], "refed": [c for c, (path, *_) in recorder.calls.items() if refed(path)],
             "leaves": {c: backend.is_leaf(m) for c, (_, m, _, _) in recorder.calls.items()}, "floors_own": own, "floors_whole": whole,
             "uncalled": [p for p, m in backend.modules() if p and backend.is_leaf(m) and p not in recorder.counts],
             "observer_equal": observer_equal(recorder, untapped, backend),
@@ -221,8 +228,8 @@ def layers_candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
         run.say("every call again on the reference's own input")
         for call, inputs in reference.header.extra["inputs"].items():
             module = modules.get(call.split("@")[0])
-            if module is None:
-                continue  # the comparison reports it as missing
+            if module is None or not refed(call.split("@")[0]):
+                continue  # what is missing is reported by the comparison
             result = module(*rebuild(inputs, lambda name: backend.tensor(reference[name])))
             for name, array in outputs(call, result, backend.array).items():
                 bundle.add(f"own/{name}", array)

@@ -14,10 +14,12 @@ import torch
 
 from alignment.noise import measure_floor
 from alignment.runners import tasks, train_tasks
-from alignment.runners.backend import Backend, map_tensors
+from alignment.runners.backend import Backend, map_tensors, tensors_of
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
 
+#: Outputs whose runs under all harmless changes are in memory at once.
+GROUP_BYTES = 32 << 20
 HYPER = {
     "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
     "BatchNorm2d": ("num_features", "eps", "momentum"),
@@ -166,51 +168,51 @@ class TorchBackend(Backend):
 
         Also the floors of the decoded boxes and scores, under ``decode/boxes`` and ``decode/scores``.
         """
-        double = copy.deepcopy(self.model).double()
-        twins = dict(double.named_modules())
-        changes = harmless_changes(seed)
+        double, nudged, changes = copy.deepcopy(self.model).double(), nudged_model(self.model, seed), harmless_changes(seed)
+        models = {False: dict(self.model.named_modules()), True: dict(nudged.named_modules()), "float64": dict(double.named_modules())}
         names = ("as is", *(change.name for change in changes))
-        say(f"own floors: {len(recorder.calls)} calls in float64 and under {len(changes)} harmless changes")
-        runs: dict[str, list[np.ndarray]] = {}
-
-        def keep(found: dict[str, np.ndarray]) -> None:
-            for name, array in found.items():
-                runs.setdefault(name, []).append(np.ascontiguousarray(array))
-
-        for call, (_, _, _, output) in recorder.calls.items():
-            keep(tasks.outputs(call, output, self.array))
-        nudged = nudged_model(self.model, seed)
-        for change in changes:
-            with change.around():
-                modules = dict((nudged if change.weights else self.model).named_modules())
-                for call, (path, _, inputs, _) in recorder.calls.items():
-                    output = map_tensors(modules[path](*map_tensors(inputs, change.before)), change.after)
-                    keep(tasks.outputs(call, output, self.array))
-        own = {}
-        for call, (path, _, inputs, _) in recorder.calls.items():
-            truth = tasks.outputs(call, twins[path](*map_tensors(inputs, lambda t: t.double())), self.array)
-            for name, array in truth.items():
-                own[name] = floor(array, runs.pop(name), names)
-                bundle.add(f"own64/{name}", array)
-        say("whole-run floors")
-        keep(self.whole(self.model, self.tensor(images), auxiliary))
-        for change in changes:
-            with change.around():
-                found = self.whole(nudged if change.weights else self.model, change.before(self.tensor(images)), auxiliary)
-                keep({name: array[-len(images):] for name, array in found.items()})
-        whole = {}
-        for name, array in self.whole(double, self.tensor(images).double(), auxiliary).items():
-            whole[name] = floor(array, runs.pop(name), names)
-            if name.split("/")[0] in (*tasks.STAGES, "decode"):
-                bundle.add(f"run64/{name}", array)
+        calls = {call: one for call, one in recorder.calls.items() if tasks.refed(one[0])}
+        own: dict[str, Any] = {}
+        for done, group in groups(calls):
+            say(f"own floors: {done} of {len(calls)} calls, in float64 and under {len(changes)} harmless changes")
+            runs = Runs()
+            for call in group:
+                runs.keep(tasks.outputs(call, calls[call][3], self.array))
+            for change in changes:
+                with change.around():
+                    for call in group:
+                        path, _, inputs, _ = calls[call]
+                        output = map_tensors(models[change.weights][path](*map_tensors(inputs, change.before)), change.after)
+                        runs.keep(tasks.outputs(call, output, self.array))
+            for call in group:
+                path, _, inputs, _ = calls[call]
+                truth = tasks.outputs(call, models["float64"][path](*map_tensors(inputs, lambda t: t.double())), self.array)
+                for name, array in truth.items():
+                    own[name] = floor(array, runs.pop(name), names)
+                    bundle.add(f"own64/{name}", array)
+        whole: dict[str, Any] = {}
+        for done, group in groups(recorder.calls):
+            say(f"whole-run floors: {done} of {len(recorder.calls)} calls")
+            runs, wanted = Runs(), set(group)
+            runs.keep(self.whole(self.model, self.tensor(images), auxiliary, wanted))
+            for change in changes:
+                with change.around():
+                    found = self.whole(nudged if change.weights else self.model, change.before(self.tensor(images)), auxiliary, wanted)
+                    runs.keep({name: array[-len(images):] for name, array in found.items()})
+            for name, array in self.whole(double, self.tensor(images).double(), auxiliary, wanted).items():
+                if name in whole:
+                    continue  # boxes and scores come with every group
+                whole[name] = floor(array, runs.pop(name), names)
+                if name.split("/")[0] in (*tasks.STAGES, "decode"):
+                    bundle.add(f"run64/{name}", array)
         return own, whole
 
-    def whole(self, model: Any, images: Any, auxiliary: bool) -> dict[str, np.ndarray]:
-        """Every call's output of one run of `model`, and the decoded boxes and scores."""
+    def whole(self, model: Any, images: Any, auxiliary: bool, wanted: set[str]) -> dict[str, np.ndarray]:
+        """The wanted calls' outputs of one run of `model`, and the decoded boxes and scores."""
         found: dict[str, np.ndarray] = {}
         kept, self.model = self.model, model
+        recorder = tasks.Recorder(self, wanted)
         try:
-            recorder = tasks.Recorder(self)
             with self.tap(recorder):
                 boxes, scores = forward(model, self.config, images, auxiliary)
         finally:
@@ -218,6 +220,28 @@ class TorchBackend(Backend):
         for call, (_, _, _, output) in recorder.calls.items():
             found.update(tasks.outputs(call, output, self.array))
         return {**found, "decode/boxes": self.array(boxes), "decode/scores": self.array(scores)}
+
+
+class Runs(dict):
+    """Name to the arrays of the same output in several runs."""
+
+    def keep(self, found: dict[str, np.ndarray]) -> None:
+        for name, array in found.items():
+            self.setdefault(name, []).append(np.ascontiguousarray(array))
+
+
+def groups(calls: Mapping[str, tuple]) -> Iterator[tuple[int, list[str]]]:
+    """The calls in runs of at most GROUP_BYTES of output, so that memory does not grow with the model; with how many came before."""
+    group: list[str] = []
+    size = done = 0
+    for call, (_, _, _, output) in calls.items():
+        if group and size > GROUP_BYTES:
+            yield done, group
+            done, group, size = done + len(group), [], 0
+        group.append(call)
+        size += sum(t.numel() * t.element_size() for t in tensors_of(output))
+    if group:
+        yield done, group
 
 
 def forward(model: Any, config: Any, images: Any, auxiliary: bool) -> tuple[Any, Any]:
