@@ -23,7 +23,7 @@ from .run.start import starting_weights
 
 from .decode import decode
 from .detector import build_model, load_state, state_arrays
-from .losses import training_losses
+from .losses import alone, training_losses
 from .postprocess import multiclass_nms
 from .training_step import TrainingStep, load_training_state, sum_terms, training_state
 
@@ -165,7 +165,7 @@ class Trainer:
         for number, batch in enumerate(self.val_batches.epoch(0)):
             with jt.no_grad():
                 raw, aux_raw = model.forward_aux(jt.array(batch["img"]), True)
-                terms, _ = training_losses(raw, aux_raw, batch, self.step.assigner, model.head.distribution_project, arch.head, mean=lambda x: x)
+                terms, _ = training_losses(raw, aux_raw, batch, self.step.assigner, model.head.distribution_project, arch.head, normalise=alone)
                 boxes, scores = decode(raw, model.head.distribution_project, arch.head, batch["img"].shape[2:])
             boxes, scores = boxes.numpy(), scores.numpy()  # differs: suppression runs on the host
             for i, (info, matrix) in enumerate(zip(batch["img_info"], batch["warp_matrix"])):

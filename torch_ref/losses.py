@@ -70,42 +70,48 @@ def giou_loss(boxes, targets):
     return 1 - aligned_giou(boxes, targets)
 
 
-def reduce_mean(value):
-    """Mean of a 1-element tensor over the processes of a distributed run; the value itself where there is one process.
+def alone(value):
+    """The normaliser of one process: at least 1."""
+    return value.clamp(1)
 
-    Upstream's function of that name means to do the same and hands back its own process's value: it sums a temporary.
+
+def over_processes(value):
+    """The normaliser of a distributed run: the mean over its processes, where the sum counts as at least 1.
+
+    So the averaged gradients are those of one process with the whole batch, to the last case. Upstream means to average too, with the
+    bound on the mean, but its `reduce_mean` hands back each process's own value: it sums a temporary.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    value = value.clone() / torch.distributed.get_world_size()
-    torch.distributed.all_reduce(value)
-    return value
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        processes, value = torch.distributed.get_world_size(), value.clone()
+        torch.distributed.all_reduce(value)
+        return value.clamp(1) / processes
+    return value.clamp(1)
 
 
-def detection_loss(raw, targets, priors, integral, cfg, mean=reduce_mean):
+def detection_loss(raw, targets, priors, integral, cfg, normalise=over_processes):
     """{"loss_qfl", "loss_bbox", "loss_dfl"}: weighted scalars of one head's raw output (B, P, C + 4·R) against Targets.
 
-    priors (P, 4): a tensor; integral: the head's `distribution_project`; cfg: HeadConfig; mean: over processes. Without a positive
-    prior the box losses are 0, with a gradient of 0.
+    priors (P, 4): a tensor; integral: the head's `distribution_project`; cfg: HeadConfig; normalise: a sum over this
+    process to the number it is divided by. Without a positive prior the box losses are 0, with a gradient of 0.
     """
     def tensor(array):
         return torch.from_numpy(array).to(raw.device)
 
     logits = raw[..., :cfg.num_classes].reshape(-1, cfg.num_classes)
     sides = raw[..., cfg.num_classes:].reshape(-1, 4 * (cfg.reg_max + 1))
-    count = mean(torch.full((1,), float(len(targets.rows)), dtype=raw.dtype, device=raw.device)).clamp(1)
+    count = normalise(torch.full((1,), float(len(targets.rows)), dtype=raw.dtype, device=raw.device))
     qfl = quality_focal_loss(logits, tensor(targets.label), tensor(targets.quality), cfg.loss.loss_qfl.beta)
     loss_qfl = (qfl * tensor(targets.weight)).sum() / count
     if len(targets.rows):
         rows = tensor(targets.rows)
         score = logits[rows].detach().sigmoid().amax(dim=1)
-        total = mean(score.sum().reshape(1)).clamp(1)
+        total = normalise(score.sum().reshape(1))
         boxes = distance_to_xyxy(priors[:, :2], integral(raw[..., cfg.num_classes:]) * priors[:, 2:3]).reshape(-1, 4)
         loss_bbox = (giou_loss(boxes[rows], tensor(targets.boxes)) * score).sum() / total
         dfl = distribution_focal_loss(sides[rows].reshape(-1, cfg.reg_max + 1), tensor(targets.distance))
         loss_dfl = (dfl * score[:, None].expand(-1, 4).reshape(-1)).sum() / (4.0 * total)
     else:
-        mean(torch.zeros(1, dtype=raw.dtype, device=raw.device))  # every process takes part in every mean
+        normalise(torch.zeros(1, dtype=raw.dtype, device=raw.device))  # every process takes part in every sum
         loss_bbox = loss_dfl = sides.sum().reshape(1) * 0
     weights = cfg.loss
     return {
@@ -115,7 +121,7 @@ def detection_loss(raw, targets, priors, integral, cfg, mean=reduce_mean):
     }
 
 
-def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False, mean=reduce_mean):
+def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False, normalise=over_processes):
     """(loss terms, Assignments) of both heads; the auxiliary predictions decide the assignment for both.
 
     raw, aux_raw (B, P, C + 4·R); batch: a dictionary with `img` (B, 3, H, W) and, per image, NumPy `gt_bboxes` (G, 4), `gt_labels` (G,)
@@ -134,6 +140,6 @@ def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False
         for i in range(len(gt_boxes))
     ]
     targets = build_targets(assignments, priors, gt_boxes, gt_labels, cfg, assignments[0].iou.dtype.type)
-    terms = detection_loss(raw, targets, at, integral, cfg, mean)
-    terms.update({f"aux_{k}": v for k, v in detection_loss(aux_raw, targets, at, integral, cfg, mean).items()})
+    terms = detection_loss(raw, targets, at, integral, cfg, normalise)
+    terms.update({f"aux_{k}": v for k, v in detection_loss(aux_raw, targets, at, integral, cfg, normalise).items()})
     return terms, assignments

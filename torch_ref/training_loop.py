@@ -22,7 +22,7 @@ from jt_nanodet.run.start import starting_weights
 
 from .decode import decode
 from .detector import build_model, load_state, state_arrays
-from .losses import training_losses
+from .losses import alone, training_losses
 from .postprocess import multiclass_nms
 from .tester import read_torch
 from .training_step import TrainingStep, load_training_state, sum_terms, training_state
@@ -164,7 +164,7 @@ class Trainer:
         for number, batch in enumerate(self.val_batches.epoch(0)):
             with torch.no_grad():
                 raw, aux_raw = model.forward_aux(torch.from_numpy(batch["img"]).to(self.opts.device), True)
-                terms, _ = training_losses(raw, aux_raw, batch, self.step.assigner, model.head.distribution_project, arch.head, mean=lambda x: x)
+                terms, _ = training_losses(raw, aux_raw, batch, self.step.assigner, model.head.distribution_project, arch.head, normalise=alone)
                 boxes, scores = decode(raw, model.head.distribution_project, arch.head, batch["img"].shape[2:])
             boxes, scores = boxes.cpu(), scores.cpu()
             for i, (info, matrix) in enumerate(zip(batch["img_info"], batch["warp_matrix"])):

@@ -154,12 +154,12 @@ def test_ignored_priors_carry_no_loss(side):
     assert not gradient[held].any() and gradient[~held].any() == (~held).any()
 
 
-def test_mean_over_processes_is_the_normaliser(side):
-    """Twice the count halves the class loss; the lower bound of 1 holds after the mean."""
+def test_the_normaliser_of_several_processes(side):
+    """Twice the sum halves the class loss, and the sum over all counts as at least 1."""
     batch, raw, aux = batch_of(1, [1])
     one, assignments = training_losses(side, batch, side.tensor(raw), side.tensor(aux))
-    two, _ = training_losses(side, batch, side.tensor(raw), side.tensor(aux), mean=lambda x: x * 2)
-    none, _ = training_losses(side, batch, side.tensor(raw), side.tensor(aux), mean=lambda x: x * 0)
+    two, _ = training_losses(side, batch, side.tensor(raw), side.tensor(aux), normalise=lambda x: side.losses.alone(x * 2))
+    none, _ = training_losses(side, batch, side.tensor(raw), side.tensor(aux), normalise=lambda x: side.losses.alone(x * 0))
     count = (assignments[0].gt_index > 0).sum()
     a, b, c = (float(side.array(x["loss_qfl"]).reshape(())) for x in (one, two, none))
     assert count > 1 and abs(a / b - 2) <= 8 * EPS * 2 and abs(c / a - count) <= 8 * EPS * count
