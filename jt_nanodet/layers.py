@@ -21,7 +21,7 @@ class LeakyReLU(nn.Module):
 
 ACTIVATIONS = {
     "ReLU": lambda: nn.ReLU(),
-    "LeakyReLU": lambda: LeakyReLU(0.1),  # upstream's slope; the framework's default is 0.01
+    "LeakyReLU": lambda: LeakyReLU(0.1),  # upstream's slope; the framework's default is 0.01  # differs: the class above
     "ReLU6": lambda: nn.ReLU6(),
     "GELU": lambda: nn.GELU(),
     "SiLU": lambda: nn.SiLU(),
@@ -153,7 +153,7 @@ class DepthwiseConvModule(nn.Module):
 
 
 class Scale(nn.Module):
-    """One learnable factor."""
+    """One learnable factor."""  # differs: (1,) where PyTorch has a 0-d parameter
 
     def __init__(self):
         super().__init__()

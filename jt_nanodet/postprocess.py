@@ -13,6 +13,7 @@ def multiclass_nms(boxes, scores, score_threshold=SCORE_THRESHOLD, iou_threshold
     """One image: boxes (P, 4) xyxy and scores (P, C) to detections (n, 5) x1, y1, x2, y2, score, labels (n,) and priors (n,).
 
     Best score first, ties by the lower (prior, class) index; n is at most max_detections. priors: the row of `boxes` each came from.
+    # differs: NumPy arrays, for the loop's sake (see the import)
     """
     prior, label = np.nonzero(scores > np.float32(score_threshold))
     boxes, scores = boxes[prior], scores[prior, label]
@@ -27,7 +28,10 @@ def multiclass_nms(boxes, scores, score_threshold=SCORE_THRESHOLD, iou_threshold
 
 
 def greedy_nms(boxes, iou_threshold, max_keep):
-    """Indices (k,) of the boxes (n, 4), sorted best first, that survive; stops after max_keep, which no later box can change."""
+    """Indices (k,) of the boxes (n, 4), sorted best first, that survive; stops after max_keep, which no later box can change.
+
+    # differs: NumPy arrays, for the loop's sake (see the import)
+    """
     x1, y1, x2, y2 = boxes.T
     areas = (x2 - x1) * (y2 - y1)
     alive = np.ones(len(boxes), dtype=bool)

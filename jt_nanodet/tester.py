@@ -20,12 +20,13 @@ from .postprocess import SCORE_THRESHOLD, multiclass_nms
 
 def detect(model, head, images):
     """Decoded boxes (B, P, 4) and scores (B, P, C) of images (B, 3, H, W) float32 in NumPy; waits for the device."""
+    # differs: importing Jittor starts it, and `runtime` must have chosen the device before
     import jittor as jt
 
     from .decode import decode
 
     with jt.no_grad():
-        raw = model(jt.array(images))
+        raw = model(jt.array(images))  # differs: Jittor places every Var itself
         boxes, scores = decode(raw, model.head.distribution_project, head, images.shape[2:])
     return boxes.numpy(), scores.numpy()  # differs: suppression runs on the host
 
@@ -82,7 +83,7 @@ def show(metrics):
 
 
 def read_checkpoint(path):
-    """Weights of a .npz or .pkl file, finite."""  # differs: a .pth is PyTorch's
+    """Weights of a .npz or .pkl file, finite."""  # differs: a .pth is PyTorch's, and goes through weights_convert
     weights = read_weights(path)
     check_finite(weights, path)
     return weights
@@ -91,7 +92,7 @@ def read_checkpoint(path):
 def main(argv):
     parser = argparse.ArgumentParser(prog="python -m jt_nanodet test", description=__doc__.split("\n\n")[0])
     parser.add_argument("config", metavar="CONFIG")
-    parser.add_argument("--checkpoint", metavar="FILE", required=True, help="weights: .pkl or .npz")
+    parser.add_argument("--checkpoint", metavar="FILE", required=True, help="weights: .pkl or .npz")  # differs: no .pth
     parser.add_argument("--images", metavar="DIR", help="folder of pictures; default: the configuration's validation set")
     parser.add_argument("--annotations", metavar="FILE", help="COCO annotations of these pictures")
     parser.add_argument("--save-results", metavar="FILE.json", help="write the detections here, in COCO's result format")
@@ -100,7 +101,7 @@ def main(argv):
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args(argv)
     config = load_config(args.config)
-    runtime.setup(args.device)
+    runtime.setup(args.device)  # differs: chooses the device for the whole process, and refuses one that is not there
     from .detector import build_model, load_state
 
     with contextlib.ExitStack() as stack:

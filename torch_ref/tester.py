@@ -17,7 +17,7 @@ from jt_nanodet.data.evaluator import CocoEvaluator, detections_to_coco
 from jt_nanodet.data.testset import open_test_set, test_batches
 from jt_nanodet.errors import UserError
 
-from .decode import decode
+from .decode import decode  # differs: importing PyTorch chooses no device
 from .detector import build_model, load_state
 from .postprocess import SCORE_THRESHOLD, multiclass_nms
 
@@ -91,7 +91,7 @@ def read_checkpoint(path):
     return weights
 
 
-def read_torch(path):
+def read_torch(path):  # differs: a .pth is PyTorch's
     """Name to array of a .pth that holds tensors alone; anything else is sent through weights_convert."""
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
