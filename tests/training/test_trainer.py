@@ -47,6 +47,15 @@ def finished(side, tmp_path_factory):
     return base / "whole", config, text
 
 
+@pytest.fixture(scope="module")
+def reference_run(tmp_path_factory):
+    """(folder, config) of a run of the reference, for what both sides share."""
+    base = tmp_path_factory.mktemp("reference")
+    config = write_tiny(base)
+    assert train("torch_ref", config, base / "run", "--max-steps", "3")[0] == 0
+    return base / "run", config
+
+
 def states_equal(one, two):
     a, b = (read_weights(folder / "training_state.npz") for folder in (one, two))
     assert list(a) == list(b)
@@ -137,9 +146,9 @@ def test_interrupted_runs_go_on_where_they_were(side, finished, tmp_path, how):
 
 
 @pytest.mark.torch
-def test_kill_in_mid_checkpoint_leaves_the_old_one(finished, tmp_path):
+def test_kill_in_mid_checkpoint_leaves_the_old_one(reference_run, tmp_path):
     """The writer is stopped by a kill between the temporary file and its taking the old one's place."""
-    _, config, _ = finished
+    _, config = reference_run
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -164,8 +173,8 @@ main([{str(config)!r}, "--save-dir", {str(tmp_path / 'run')!r}, "--device", "cpu
 
 @pytest.mark.torch
 @pytest.mark.parametrize("where", ["checkpoint", "log"])
-def test_full_disk_is_one_sentence(finished, tmp_path, monkeypatch, where):
-    _, config, _ = finished
+def test_full_disk_is_one_sentence(reference_run, tmp_path, monkeypatch, where):
+    _, config = reference_run
     folder = tmp_path / "run"
     assert train("torch_ref", config, folder, "--max-steps", "3")[0] == 0
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -191,15 +200,15 @@ def test_full_disk_is_one_sentence(finished, tmp_path, monkeypatch, where):
     (["--epochs", "0"], "at least 1"),
     (["--load-weights", "nowhere.npz"], "nowhere.npz"),
 ])
-def test_refusals(finished, options, words):
-    folder, config, _ = finished
+def test_refusals(reference_run, options, words):
+    folder, config = reference_run
     code, _, err = train("torch_ref", config, folder, *options)
     assert code == 2 and words in err and err.count("\n") == 1, err
 
 
 @pytest.mark.torch
-def test_nothing_to_resume(finished, tmp_path):
-    code, _, err = train("torch_ref", finished[1], tmp_path / "none", "--resume")
+def test_nothing_to_resume(reference_run, tmp_path):
+    code, _, err = train("torch_ref", reference_run[1], tmp_path / "none", "--resume")
     assert code == 2 and "nothing to resume" in err
 
 
@@ -230,12 +239,27 @@ def test_both_sides_start_from_the_same_weights(side, finished, tmp_path):
 
 
 @pytest.mark.torch
-def test_half_precision_runs(finished, tmp_path):
+def test_half_precision_runs(reference_run, tmp_path):
     import yaml
 
-    tree = yaml.safe_load(finished[1].read_text())
+    tree = yaml.safe_load(reference_run[1].read_text())
     tree["device"]["precision"] = 16
     path = tmp_path / "half.yml"
     path.write_text(yaml.safe_dump(tree))
     code, text, err = train("torch_ref", path, tmp_path / "run", "--max-steps", "2")
     assert code == 0 and "bfloat16" in text, err
+
+
+@pytest.mark.torch
+def test_two_processes_train_as_one_with_the_whole_batch(reference_run, tmp_path):
+    """BatchNorm frozen, normalisers below their bound in one of the processes; the limit is fp32's rounding of the sums, 100 times over."""
+    _, config = reference_run
+    alone, pair = tmp_path / "alone", tmp_path / "pair"
+    assert train("torch_ref", config, alone, "--freeze-bn", "--max-steps", "3")[0] == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "torch_ref", "train", str(config),
+               "--save-dir", str(pair), "--device", "cpu", "--freeze-bn", "--max-steps", "3", "--batch-size", "2"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    norms = [[json.loads(x)["grad_norm"] for x in (f / "log.jsonl").read_text().splitlines() if '"train"' in x] for f in (alone, pair)]
+    assert len(norms[0]) == 3
+    np.testing.assert_allclose(norms[1], norms[0], rtol=100 * np.finfo(np.float32).eps, atol=0)
