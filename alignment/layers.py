@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import inputs, locate
+from alignment import backward, inputs, locate
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.compare import compare_tensors
@@ -132,6 +132,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--test-images", metavar="DIR", type=Path, help="take the input from this folder; default: drawn shapes or seeded noise")
     parser.add_argument("--images", metavar="N", type=int, default=1, help="how many images (default: 1)")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
+    parser.add_argument("--backward", action="store_true", help="compare the gradients of every layer and parameter as well")
     args = parser.parse_args(argv)
     folder = prepare_output(args.output)
     config = load_config(args.config)
@@ -148,6 +149,13 @@ def main(argv: list[str]) -> int:
         print(f"first divergence: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}; {divergence.note}")
         for cause in divergence.causes:
             print(f"  possible cause: {cause}")
+    if args.backward:
+        given = {side: {**common, "weights": str(path) if path else None} for side, path in models.items()}
+        parted = backward.run(folder, given, input_file, result, verbosity=args.verbosity)
+        if parted and args.verbosity >= 0:
+            print(f"first divergence of the backward pass: {parted.name} ({parted.kind}): {parted.hint or parted.reason}; {parted.note}")
+    else:
+        result.leave_out("backward pass", "not asked for: add --backward")
     return finish(result, folder, verbosity=args.verbosity)
 
 

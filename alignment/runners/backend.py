@@ -90,6 +90,22 @@ class Backend(ABC):
         """As `tap`, but what ``replace(path, module, inputs, output)`` returns, unless None, is the module's output."""
 
     @abstractmethod
+    def leaf(self, array: np.ndarray, model: Any) -> Any:
+        """`array` in the precision of `model`, as a tensor whose gradient can be asked for."""
+
+    @abstractmethod
+    def gradients(self, total: Any, tensors: list[Any]) -> list[Any]:
+        """Gradients of a scalar; zeros for a tensor it does not depend on."""
+
+    @abstractmethod
+    def modules_of(self, model: Any) -> Iterator[tuple[str, Any]]:
+        """`modules` of another model than the loaded one."""
+
+    @abstractmethod
+    def trained_of(self, module: Any) -> list[tuple[str, Any]]:
+        """(name, tensor) of the module's own parameters, without its children's; for a model in training mode."""
+
+    @abstractmethod
     def where(self, condition: Any, one: Any, other: Any) -> Any: ...
 
     @abstractmethod

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.runners import tasks, train_tasks
+from alignment.runners import backward_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend
 from jt_nanodet import runtime
 
@@ -154,6 +154,23 @@ class JittorBackend(Backend):
     def where(self, condition: Any, one: Any, other: Any) -> Any:
         return self.jt.ternary(condition, one, other)
 
+    def leaf(self, array: np.ndarray, model: Any) -> Any:
+        return self.jt.array(np.array(array))
+
+    def gradients(self, total: Any, tensors: list[Any]) -> list[Any]:
+        found = self.jt.grad(total, tensors)
+        self.jt.sync_all()
+        return found
+
+    def modules_of(self, model: Any) -> Iterator[tuple[str, Any]]:
+        kept, self.model = self.model, model
+        found = list(self.modules())
+        self.model = kept
+        return iter(found)
+
+    def trained_of(self, module: Any) -> list[tuple[str, Any]]:
+        return [(k, v) for k, v in vars(module).items() if isinstance(v, self.jt.Var) and not k.startswith("_") and not v.is_stop_grad()]
+
     def like(self, array: np.ndarray, tensor: Any) -> Any:
         return self.jt.array(np.ascontiguousarray(array).reshape(tuple(tensor.shape)))
 
@@ -163,7 +180,7 @@ def plain(value: Any) -> Any:
 
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed,
-         "train": train_tasks.train_candidate}
+         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], JittorBackend, KINDS))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alignment.noise import measure_floor
-from alignment.runners import tasks, train_tasks
+from alignment.runners import backward_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend, map_tensors, tensors_of
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
@@ -154,6 +154,19 @@ class TorchBackend(Backend):
 
     def like(self, array: np.ndarray, tensor: Any) -> Any:
         return torch.from_numpy(np.array(array)).to(tensor).reshape(tensor.shape)
+
+    def leaf(self, array: np.ndarray, model: Any) -> Any:
+        return torch.from_numpy(np.array(array)).to(next(model.parameters())).requires_grad_()
+
+    def gradients(self, total: Any, tensors: list[Any]) -> list[Any]:
+        found = torch.autograd.grad(total, tensors, allow_unused=True)
+        return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, found)]
+
+    def modules_of(self, model: Any) -> Iterator[tuple[str, Any]]:
+        return model.named_modules()
+
+    def trained_of(self, module: Any) -> list[tuple[str, Any]]:
+        return [(name, t) for name, t in module.named_parameters(recurse=False) if t.requires_grad]
 
     def doubled(self, model: Any) -> Any:
         return copy.deepcopy(model).double()
@@ -321,7 +334,8 @@ def plain(value: Any) -> Any:
 
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed,
-         "train": train_tasks.train_reference, "shapes": train_tasks.shapes}
+         "train": train_tasks.train_reference, "shapes": train_tasks.shapes,
+         "backward": backward_tasks.reference}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))

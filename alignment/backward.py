@@ -1,0 +1,89 @@
+"""Judging a backward pass: gradients of every leaf call and every parameter, own and inherited (``alignment.layers --backward``).
+
+Own: the call alone, on the reference's inputs and the reference's gradient of its output. Inherited: the same gradient in the whole run.
+The rows stand in the order of the backward pass, so the first failed one is where the gradients part.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from alignment import locate
+from alignment.compare import compare_tensors
+from alignment.noise import ROUNDING_SHARE, Floor
+from alignment.reasons import Gate, Reason, Verdict
+from alignment.result import Result, TensorResult
+from alignment.runners import child
+from alignment.train_judge import gradient_row, sign_row, tolerance
+
+
+def run(folder: Path, given: dict[str, dict[str, Any]], input_file: Path, result: Result, *, verbosity: int = 0) -> locate.Divergence | None:
+    """Run both sides, add the rows to `result` and its `backward` part; returns the first divergence of the backward pass."""
+    scratch = folder / "backward"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        files = {k: str(scratch / f"{k}.safetensors") for k in ("pytorch", "jittor", "double")}
+        floors = scratch / "floors.json"
+        child.run("pytorch", [{"kind": "backward", "inputs": str(input_file), "output": files["pytorch"], "double": files["double"], "floors": str(floors)}],
+                  given["pytorch"], scratch, verbosity=verbosity)
+        told = child.run("jittor", [{"kind": "backward", "inputs": str(input_file), "reference": files["pytorch"], "output": files["jittor"]}],
+                         given["jittor"], scratch, verbosity=verbosity)["tasks"][0]
+        about = json.loads(floors.read_text(encoding="utf-8"))
+        rows, agreement = judge(*(load_file(files[k]) for k in ("pytorch", "jittor", "double")), about, told["signs"])
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    result.add(rows)
+    divergence = locate.first_divergence(rows, training=True)
+    result.parts["backward"] = {"calls": len(about["order"]), "rows": len(rows), "failed": sum(r.failed for r in rows), "signs": told["signs"],
+                                "agreement": agreement, "first_divergence": vars(divergence) if divergence else None,
+                                "loss": "seeded projection of both heads' raw outputs, training mode"}
+    return divergence
+
+
+def judge(ref: dict, cand: dict, double: dict, about: dict[str, Any], signs: dict[str, Any]) -> tuple[list[TensorResult], dict[str, float]]:
+    """Rows from the arrays of both sides; names ``backward/CALL/input``, ``backward/CALL/PARAMETER``. Also the worst cosine, sign agreement and
+    relative L2 of the parameters' gradients that are more than rounding."""
+    rows, agreement = [sign_row(None, signs, 0.0)], {"cosine": 1.0, "sign_agreement": 1.0, "rel_l2": 0.0}
+    rows[0] = locate.replace(rows[0], stage="backward")
+    own = [n for n in ref if n.startswith("own/")]
+    calls = {call: [n for n in own if n.rsplit("/", 1)[0] == f"own/{call}"] for call in about["order"]}
+    for call in reversed(about["order"]):
+        for name in calls[call]:
+            part = name.rsplit("/", 1)[1]
+            inherited = f"grad/{call}" if part == "input" else f"param/{call.split('@')[0]}.{part}"
+            if name not in cand or inherited not in cand:
+                rows.append(TensorResult(f"backward/{call}/{part}", None, Verdict.FAIL, Reason.MISSING, Gate.KEYS, stage="backward",
+                                         hint="the candidate has no such gradient"))
+                continue
+            row = one(name, ref, cand, double, about, call)
+            in_whole = one(inherited, ref, cand, double, about, call)
+            row = locate.combine(row, in_whole, module_type=about["types"][call])
+            rows.append(locate.replace(row, name_ref=f"backward/{call}/{part}", name_cand=f"backward/{call}/{part}"))
+            if part != "input":
+                scale_free(ref[inherited], cand[inherited], about["floors"][inherited], in_whole, agreement)
+    extra = [n for n in cand if n.startswith(("own/", "param/", "grad/")) and n not in ref]
+    rows += [TensorResult(f"backward/{n}", n, Verdict.FAIL, Reason.EXTRA, Gate.KEYS, stage="backward", hint="the reference has no such gradient") for n in extra]
+    return rows, agreement
+
+
+def one(name: str, ref: dict, cand: dict, double: dict, about: dict[str, Any], call: str) -> TensorResult:
+    floor = Floor(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["floors"][name].items()})
+    row = compare_tensors(name, ref[name], cand[name], tolerance=tolerance(floor, "backward"), ref64=double[name], stage="backward", allow_0d_as_1d=True)
+    return gradient_row(row, floor)
+
+
+def scale_free(ref: np.ndarray, cand: np.ndarray, floor: dict[str, Any], row: TensorResult, agreement: dict[str, float]) -> None:
+    """Measures that a small gradient cannot slip under; only elements beyond the bound count for the sign."""
+    if floor["max_abs"] >= ROUNDING_SHARE * floor["scale"] or row.cosine is None:
+        return
+    a, b = ref.reshape(-1), cand.reshape(-1)
+    clear = np.abs(a) > (row.tolerance or 0.0)
+    if clear.any():
+        agreement["sign_agreement"] = min(agreement["sign_agreement"], float(np.mean(np.sign(a[clear]) == np.sign(b[clear]))))
+    agreement["cosine"], agreement["rel_l2"] = min(agreement["cosine"], row.cosine), max(agreement["rel_l2"], row.rel_l2)
