@@ -27,8 +27,8 @@ def measure(folder: Path, given: dict[str, dict[str, Any]], *, rounds: int = 5, 
     try:
         for side, common in given.items():
             job, report = child.prepare(side, [{"kind": "speed", "count": count}], common, folder, -1, ".speed")
-            sides[side] = (subprocess.Popen(child.command(side, job), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                            env=child.environment(), text=True), report)
+            sides[side] = (subprocess.Popen(child.command(side, job), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=(folder / f"{side}.speed.log").open("w"), env=child.environment(), text=True), report)
             answer(side, *sides[side])  # ready before the other starts: two warm-ups at once would disturb each other
         times: dict[str, list[dict[str, list[float]]]] = {side: [] for side in sides}
         for _ in range(rounds):
@@ -53,12 +53,15 @@ def measure(folder: Path, given: dict[str, dict[str, Any]], *, rounds: int = 5, 
 
 def answer(side: str, process: subprocess.Popen, report: Path) -> dict[str, Any]:
     """The child's next line of JSON; other output (a library talking) is passed over."""
+    said = []
     for line in process.stdout:
         if line.startswith("{"):
             return json.loads(line)
+        said.append(line.strip())
     process.wait()
     error = json.loads(report.read_text(encoding="utf-8")).get("error") if report.is_file() else None
-    raise UserError(error or f"the {side} side died while it was timed (exit status {process.returncode}); type \"python -m jt_nanodet doctor\"")
+    log = report.with_name(f"{side}.speed.log")
+    raise UserError(error or f"the {side} side died while it was timed (exit status {process.returncode}{': ' + said[-1] if said else ''}): see {log}, or leave the timing out with --rounds 0")
 
 
 def whole(one_round: dict[str, list[float]]) -> np.ndarray:
