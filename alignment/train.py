@@ -167,8 +167,7 @@ class Comparison:
         if index == 0:
             self.result.check("observer/pytorch", said["observer_equal"], Reason.OBSERVER_CHANGED_RESULT, "watching the step changed it", stage="observer")
         free = {k.removeprefix("free/"): cand.pop(k) for k in list(cand) if k.startswith("free/")}
-        judged = judge_step(index, ref, cand, double, json.loads(floors.read_text(encoding="utf-8")), told["signs"], said["flips"],
-                            self.config.model.arch.head.assigner_cfg.topk)
+        judged = judge_step(index, ref, cand, double, json.loads(floors.read_text(encoding="utf-8")), told["signs"], said["flips"])
         self.keep(judged, index, epoch, table)
         self.branches += judged.branches
         self.steps.append(summary(index, epoch, ref, cand, free, judged, said, told))

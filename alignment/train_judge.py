@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alignment.compare import compare_tensors
-from alignment.noise import (EXACT, FACTOR, RATE_BOUND, ROUNDING_SHARE, WIDEST_BOUND, WIDEST_GRADIENT_BOUND, Floor, Tolerance, sampling_allowance,
+from alignment.noise import (FACTOR, RATE_BOUND, ROUNDING_SHARE, WIDEST_BOUND, WIDEST_GRADIENT_BOUND, Floor, Tolerance, sampling_allowance,
                              tolerance_from_floor)
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult, check_row
@@ -45,12 +45,12 @@ class StepJudgement:
     agreement: dict[str, float] = field(default_factory=dict)
 
 
-def judge_step(step: int, ref: dict, cand: dict, double: dict, floors: dict[str, Any], signs: dict[str, Any], flips: float, topk: int) -> StepJudgement:
-    """`ref`, `cand`, `double`: the numbers of a step as the runners name them; `signs`: the candidate's differing activation signs,
+def judge_step(step: int, ref: dict, cand: dict, double: dict, about: dict[str, Any], signs: dict[str, Any], flips: float) -> StepJudgement:
+    """`ref`, `cand`, `double`: the numbers of a step as the runners name them; `about`: their floors and their order; `signs`: the candidate's differing activation signs,
     `flips`: the largest (relative) under harmless changes of the reference."""
-    found = StepJudgement([])
+    found, floors = StepJudgement([]), about["floors"]
     kinds: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for name in ref:
+    for name in about["order"]:
         stage = stage_of(name)
         if stage:
             kinds[stage].append(name)
@@ -60,7 +60,7 @@ def judge_step(step: int, ref: dict, cand: dict, double: dict, floors: dict[str,
         if stage == "signs":
             found.rows.append(sign_row(step, signs, flips))
         elif stage == "assignment":
-            assignment_rows(step, ref, cand, double, floors, topk, found)
+            assignment_rows(step, ref, cand, double, floors, found)
         else:
             for name in kinds[stage]:
                 found.rows.append(tensor_row(step, stage, name, ref, cand, double, floors, found))
@@ -192,7 +192,7 @@ def margin(cost: np.ndarray, sums: np.ndarray, row: int, one: int, other: int) -
     return min((g for g in gaps if math.isfinite(g)), default=math.inf)
 
 
-def assignment_rows(step: int, ref: dict, cand: dict, double: dict, floors: dict[str, Any], topk: int, found: StepJudgement) -> None:
+def assignment_rows(step: int, ref: dict, cand: dict, double: dict, floors: dict[str, Any], found: StepJudgement) -> None:
     """Per image: the evidence within its floor, the decision exactly what the rule gives on the side's own evidence, and then the decisions
     equal, but for branch points: priors whose evidence is equal within the floor and yet decides otherwise."""
     for i in range(len([n for n in ref if n.startswith("assigned/") and n.endswith("/box")])):
@@ -243,6 +243,3 @@ def point(step: int, image: int, prior: int, ref: dict, one: int, other: int) ->
     row = int(np.flatnonzero(ref[f"{at}/candidates"] == prior)[0])
     return {"step": step, "image": image, "prior": prior, "ref": one, "cand": other, "margin": margin(ref[f"{at}/cost"], ref[f"{at}/sum"], row, one, other)}
 
-
-def exact(name: str, ref: Any, cand: Any, *, stage: str, step: int | None) -> TensorResult:
-    return compare_tensors(name, np.asarray(ref), np.asarray(cand), tolerance=EXACT, stage=stage, step=step)

@@ -257,7 +257,8 @@ class Reference(Side):
         measured = floors(double, variants, ("as is", *(name for name, *_ in changes)))
         save_file({**found, **{f"signs/{i:04d}": b for i, b in enumerate(signs.bits)}}, command["output"])
         save_file({k: v.astype(np.float64) for k, v in double.items() if k in measured}, command["double"])
-        write_json(Path(command["floors"]), measured)
+        # safetensors sorts by type and name; the order of execution goes with the floors
+        write_json(Path(command["floors"]), {"floors": measured, "order": list(found)})
         return {"observer_equal": bool(same), "flips": max(flips, default=0.0)}
 
 
