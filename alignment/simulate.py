@@ -8,8 +8,9 @@ logs. The numbers go to ``statistics.json`` and, with --docs, into the table of 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -20,15 +21,17 @@ import numpy as np
 from scipy import stats
 
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
+from alignment import curve_align, curve_metrics, curve_verdict, curves, log_alterations
 from alignment.curve_verdict import compare_sides
 from alignment.curves import CANNOT_TELL, DIFFERENT, EQUIVALENT, Policy
 from alignment.log_alterations import ALTERATIONS, smooth_trend
 from alignment.log_reader import Run, Series, read_run
 from alignment.reasons import Reason
+from alignment.logs import compare_runs
 from alignment.result import Result, write_json
+from alignment.simulate_pages import tables, write_docs
 from jt_nanodet.errors import UserError
 
-BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
 BLOCK = 13
 LOSSES = ("loss_qfl", "loss_bbox", "loss_dfl", "aux_loss_qfl", "aux_loss_bbox", "aux_loss_dfl")
 #: Lines at the start of the real log whose residuals are the fall of the loss rather than noise.
@@ -216,15 +219,14 @@ def kept(row: dict) -> bool | None:
     return bool(stats.binom.cdf(count, row["repeats"], rate) > 0.05)
 
 
-def coverage_of(rows: list[dict], names: list[str]) -> dict:
-    """Coverage of the total loss' and of mAP's interval in the scenarios with the given names; the promise is 95 ± 1.5 %."""
-    return {f"{row['name']}, {row['runs_a_side']} a side": row["coverage"] for row in rows if row["name"] in names}
+def coverage_of(rows: list[dict]) -> dict:
+    """Coverage of the intervals in the scenarios that promise it: 95 ± 1.5 %."""
+    promised = {(s.name, s.runs) for s in scenarios() if s.coverage}
+    return {f"{row['name']}, {row['runs_a_side']} a side": row["coverage"] for row in rows if (row["name"], row["runs_a_side"]) in promised}
 
 
 def alterations(log: Path, folder: Path) -> list[dict]:
     """The verdict on each of the twelve altered copies of the log."""
-    from alignment.logs import compare_runs
-
     text, ref = log.read_text(encoding="utf-8"), read_run(log)
     rows = []
     for alteration in ALTERATIONS:
@@ -238,32 +240,40 @@ def alterations(log: Path, folder: Path) -> list[dict]:
     return rows
 
 
-def tables(document: dict) -> str:
-    """The Markdown between the markers of ``docs/statistics.md``."""
-    lines = [f"{document['repeats']} pairs of sides a row, {2 * document['repeats']} where intervals are checked; noise of `{document['log']}` ({document['lines']} Train lines). A rate of 5 % is known to "
-             f"± {document['resolution']:.1%} (95 %).", "",
-             "| runs a side | true difference | equivalent | different | cannot tell | promise |", "|---|---|---|---|---|---|"]
-    for row in document["rows"]:
-        promise = f"{row['limit'][0]} {row['limit'][1]} {row['limit'][2]:.0%}: {'kept' if row['kept'] else 'BROKEN'}" if row["limit"] else ""
-        lines.append(f"| {row['runs_a_side']} | {row['truth']} | {row['equivalent']:.1%} | {row['different']:.1%} | {row['cannot_tell']:.1%} | {promise} |")
-    lines += ["", "| coverage of the 95 % intervals | total loss | losses, lowest and highest | mAP |", "|---|---|---|---|"]
-    for name, row in document["coverage"].items():
-        parts = [v for k, v in row.items() if k.startswith("train/") and "total" not in k]
-        lines.append(f"| {name} | {row['train/total loss, whole']:.1%} | {min(parts):.1%} to {max(parts):.1%} | {row['val/mAP, last third of the evaluations']:.1%} |")
-    lines += ["", "| altered copy of the real log | verdict | found with it |", "|---|---|---|"]
-    lines += [f"| {row['name']} | {row['verdict']}{'' if row['right'] else ' (WRONG)'} | {', '.join(row['codes']) or '–'} |" for row in document["alterations"]]
-    return "\n".join(lines)
+def fingerprint(log: Path) -> str:
+    """SHA-256 of the log and of the code whose verdicts are counted: rows of another state are not taken over."""
+    digest = hashlib.sha256(log.read_bytes())
+    for module in (curve_align, curve_metrics, curve_verdict, curves, log_alterations, sys.modules[__name__]):
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()
 
 
-def write_docs(path: Path, document: dict) -> None:
-    """Replace the part of `path` between the markers. UserError when they are not there."""
-    text = path.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{path} has no lines {BEGIN} and {END}; add them where the tables shall stand.")
-    head, rest = text.split(BEGIN, 1)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(head + BEGIN + "\n\n" + tables(document) + "\n\n" + END + rest.split(END, 1)[1], encoding="utf-8")
-    os.replace(partial, path)
+def all_rows(source: Source, arguments: argparse.Namespace, folder: Path) -> list[dict]:
+    """Simulate every scenario. Rows are kept in ``folder/rows`` as they come, so that a run that was stopped goes on where it was."""
+    state = {"repeats": arguments.repeats, "seed": arguments.seed, "fingerprint": fingerprint(arguments.log)}
+    (folder / "rows").mkdir(exist_ok=True)
+    rows: list[dict] = []
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        jobs = [
+            pool.submit(_one_row, folder / "rows" / f"{number:02d}.json", state, source, scenario, arguments.repeats, arguments.seed)
+            for number, scenario in enumerate(scenarios())
+        ]
+        for job in jobs:
+            row = job.result()
+            row["kept"] = kept(row)
+            rows.append(row)
+            say(f"{row['runs_a_side']} a side, {row['name']}: equivalent {row['equivalent']:.1%}, different {row['different']:.1%}", arguments.verbosity)
+    return rows
+
+
+def _one_row(path: Path, state: dict, source: Source, scenario: Scenario, repeats: int, seed: int) -> dict:
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["state"] == state:
+            return before["row"]
+    row = simulate(source, scenario, repeats, seed)
+    write_json(path, {"state": state, "row": row})
+    return row
 
 
 def main(argv: list[str]) -> int:
@@ -283,18 +293,11 @@ def main(argv: list[str]) -> int:
         raise UserError("--repeats must be at least 1; leave it out for 1000.")
     run = read_run(arguments.log)
     source = source_of(run)
-    rows = []
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        jobs = [pool.submit(simulate, source, scenario, arguments.repeats, arguments.seed) for scenario in scenarios()]
-        for job in jobs:
-            row = job.result()
-            row["kept"] = kept(row)
-            rows.append(row)
-            say(f"{row['runs_a_side']} a side, {row['name']}: equivalent {row['equivalent']:.1%}, different {row['different']:.1%}", arguments.verbosity)
+    rows = all_rows(source, arguments, folder)
     document = {
         "schema_version": 1, "command": "simulate", "log": arguments.log.name, "lines": len(source.step), "repeats": arguments.repeats, "seed": arguments.seed,
         "resolution": 1.96 * math.sqrt(0.05 * 0.95 / arguments.repeats), "policy": vars(Policy()), "rows": rows,
-        "coverage": coverage_of(rows, [s.name for s in scenarios() if s.coverage]), "alterations": alterations(arguments.log, folder),
+        "coverage": coverage_of(rows), "alterations": alterations(arguments.log, folder),
     }
     result = Result("simulate", seeds={"simulation": arguments.seed}, durations={"total_s": time.perf_counter() - began})
     for row in rows:
