@@ -70,6 +70,7 @@ class DynamicSoftLabelAssigner:
         logit = logits[:, None].expand(target.shape)
         cross_entropy = binary_cross_entropy_with_logits(logit, target)
         class_cost = (cross_entropy * (target - logit.sigmoid()).abs().pow(2.0)).sum(dim=2)
+        # differs: see without_nan
         return without_nan(class_cost + -(overlap + 1e-7).log() * self.cfg.iou_factor), without_nan(overlap)
 
     def match(self, cost, overlap):
@@ -93,11 +94,13 @@ class DynamicSoftLabelAssigner:
         """
         gt_index = np.zeros(len(priors), np.int32)
         iou = np.zeros(len(priors), np.dtype(str(boxes.dtype).split(".")[-1]))
+        gt_boxes = gt_boxes.astype(iou.dtype, copy=False)
         candidates = inside_any(priors[:, :2], gt_boxes) if len(gt_boxes) else np.zeros(0, np.int64)
         seen = None
         if len(candidates):
             rows = jt.array(candidates)
-            cost, overlap = self.costs(logits[rows], boxes[rows], jt.array(gt_boxes), jt.array(gt_labels))
+            gts, labels = jt.array(gt_boxes), jt.array(gt_labels)
+            cost, overlap = self.costs(logits[rows], boxes[rows], gts, labels)
             number, matched, topk_sum = (x.numpy() for x in self.match(cost, overlap))
             gt_index[candidates] = number
             iou[:] = UNMATCHED
@@ -105,6 +108,7 @@ class DynamicSoftLabelAssigner:
             if evidence:
                 seen = Evidence(candidates, cost.numpy(), overlap.numpy(), topk_sum)
         if self.cfg.ignore_iof_thr > 0 and ignored is not None and len(ignored):
-            share = pairwise_overlap(boxes, jt.array(ignored), "iof").max(dim=1)
+            held = jt.array(ignored.astype(iou.dtype, copy=False))
+            share = pairwise_overlap(boxes, held, "iof").max(dim=1)  # differs: returns values alone
             gt_index[(share > self.cfg.ignore_iof_thr).numpy()] = -1
         return Assignment(gt_index, iou, seen)

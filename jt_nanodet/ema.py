@@ -8,7 +8,7 @@ import math
 import numpy as np
 import jittor as jt
 
-from .detector import file_shape
+from .detector import file_shape  # differs: Jittor has no 0-d Var
 
 
 class ExpMovingAverager:
@@ -16,6 +16,7 @@ class ExpMovingAverager:
 
     def __init__(self, model, decay):
         self.decay = decay
+        # differs: every Var has a gradient unless told otherwise
         self.averages = {k: v.detach().clone().stop_grad() for k, v in model.state_dict().items()}
 
     def factor(self, iteration):
@@ -26,6 +27,7 @@ class ExpMovingAverager:
         """Move the averages towards the model."""
         new = self.factor(iteration)
         for k, v in model.state_dict().items():
+            # differs: an update replaces the Var's value, and its type with it
             self.averages[k].update((self.averages[k] * (1 - new) + v * new).cast(v.dtype))
 
     def state(self):
@@ -36,4 +38,5 @@ class ExpMovingAverager:
     def load_state(self, state):
         """Take over what `state()` gave."""
         for k, v in self.averages.items():
+            # differs: as above
             v.update(jt.array(np.ascontiguousarray(state[k]).reshape(v.shape)).cast(v.dtype))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import jittor as jt
-from jittor import nn
 
 from .boxes import aligned_giou, distance_to_xyxy
 from .decode import center_priors
@@ -65,7 +64,7 @@ class BinaryCrossEntropy(jt.Function):
 
 def binary_cross_entropy_with_logits(x, t):
     """Element-wise, x and t of one shape."""
-    return BinaryCrossEntropy.apply(x, t)
+    return BinaryCrossEntropy.apply(x, t)  # differs: as said there
 
 
 def cross_entropy(logits, label):
@@ -79,8 +78,8 @@ def quality_focal_loss(logits, label, quality, beta):
     """(N,) from logits (N, C), label (N,) and quality (N,): the target is `quality` at the label's class, 0 elsewhere."""
     classes = jt.arange(logits.shape[1])[None]
     target = (label[:, None] == classes).cast(logits.dtype) * quality[:, None]
-    cross_entropy = binary_cross_entropy_with_logits(logits, target)
-    return (cross_entropy * (target - logits.sigmoid()).abs().pow(beta)).sum(dim=1)
+    entropy = binary_cross_entropy_with_logits(logits, target)
+    return (entropy * (target - logits.sigmoid()).abs().pow(beta)).sum(dim=1)
 
 
 def distribution_focal_loss(logits, distance):

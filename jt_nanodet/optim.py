@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import jittor as jt
 
-from .detector import file_shape
+from .detector import file_shape  # differs: Jittor has no 0-d Var
 from .layers import BatchNorm2d, GroupNorm
 
 NORM_LAYERS = (BatchNorm2d, GroupNorm)
@@ -57,8 +57,8 @@ def global_norm(gradients):
 
 def clip_by_norm(gradients, norm, limit):
     """Scale the gradients so that their global norm is at most `limit`; no change where it already is."""
-    factor = (limit / (norm + 1e-6)).clamp(max_v=1.0)
-    return [g * factor for g in gradients]
+    factor = (limit / (norm + 1e-6)).clamp(None, 1.0)
+    return [(g * factor).reshape(g.shape) for g in gradients]
 
 
 class Optimizer:
@@ -71,6 +71,7 @@ class Optimizer:
         self.params = dict(named_parameters(model))
         self.groups = parameter_groups(model, cfg)
         self.steps = 0
+        # differs: every Var has a gradient unless told otherwise
         self.moments = {kind: {k: jt.zeros_like(v).stop_grad() for k, v in self.params.items()} for kind in self.moment_names}
 
     def step(self, gradients):
@@ -84,6 +85,7 @@ class Optimizer:
         """NumPy copies: `steps` and every moment as `KIND/NAME`."""
         state = {"steps": np.asarray(self.steps, np.int64)}
         for kind, moments in self.moments.items():
+            # differs: as said above; numpy() copies
             state.update({f"{kind}/{k}": v.numpy().reshape(file_shape(k, v.shape)) for k, v in moments.items()})
         return state
 
@@ -92,6 +94,7 @@ class Optimizer:
         self.steps = int(state["steps"])
         for kind, moments in self.moments.items():
             for k, v in moments.items():
+                # differs: an update replaces the Var's value
                 v.update(jt.array(np.ascontiguousarray(state[f"{kind}/{k}"]).reshape(v.shape)))
 
 
@@ -107,7 +110,7 @@ class AdamW(Optimizer):
         v.update(v * beta2 + g * g * (1 - beta2))
         step_size = group.lr / (1 - beta1 ** self.steps)
         root = v.sqrt() / math.sqrt(1 - beta2 ** self.steps) + self.cfg.eps
-        p.update(decayed - m / root * step_size)
+        p.update(decayed - m / root * step_size)  # differs: as above
 
 
 class SGD(Optimizer):
@@ -118,6 +121,7 @@ class SGD(Optimizer):
         # differs: no multiply-and-add in one
         g = g + p * group.weight_decay
         if momentum:
+            # differs: as above
             buffer.update(buffer * momentum + g if self.steps > 1 else g)
             g = g + buffer * momentum if self.cfg.nesterov else buffer
         p.update(p - g * group.lr)

@@ -5,6 +5,7 @@ from .run import options
 
 def set_up(opts):
     """Threads, device, processes: (rank, world) of this one."""
+    # differs: runtime and Jittor's MPI do all of it
     runtime.setup(opts.device, opts.threads)
     import jittor as jt
 

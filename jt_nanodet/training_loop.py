@@ -1,7 +1,7 @@
 """One run: epochs of training steps, validation with averaged weights, checkpoints that survive a kill.
 
-The loop of `nanodet/trainer/task.py` under Lightning. A run's folder holds model_last.pkl and model_best.pkl (averaged weights, arrays
-alone), training_state.npz (everything `--resume` needs, written after every epoch), logs.txt, log.jsonl, TensorBoard scalars, loss.png, map.png.
+The loop of `nanodet/trainer/task.py` under Lightning. A run's folder holds `model_last` and `model_best` (averaged weights, arrays alone),
+training_state.npz (everything `--resume` needs, written after every epoch), logs.txt, log.jsonl, TensorBoard scalars, loss.png, map.png.
 """
 import os
 import signal
@@ -27,7 +27,7 @@ from .losses import alone, training_losses
 from .postprocess import multiclass_nms
 from .training_step import TrainingStep, load_training_state, sum_terms, training_state
 
-SIDE, SUFFIX = "jittor", ".pkl"
+SIDE, SUFFIX = "jittor", ".pkl"  # differs: this is the port, and its own kind of file
 
 
 class Trainer:
@@ -220,7 +220,7 @@ def header(opts, world):
     """What the JSONL log begins with."""
     return {"side": SIDE, "config": os.path.basename(opts.path), "config_sha256": opts.config.sha256(), "seed": opts.seed, "device": opts.device,
             "processes": world, "precision": opts.config.device.precision, "total_epochs": opts.config.schedule.total_epochs,
-            "threads": runtime.info().threads, "versions": runtime.versions()}
+            "threads": runtime.info().threads, "versions": runtime.versions()}  # differs: Jittor has no such functions
 
 
 def precision_note(config, device):
@@ -232,4 +232,5 @@ def precision_note(config, device):
 
 def write_model(path, weights):
     """The weights alone; `jt.load` and plain pickle read them."""
+    # differs: no framework is needed to write them
     write_weights(path, weights)

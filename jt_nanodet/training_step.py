@@ -11,7 +11,7 @@ import jittor as jt
 from .errors import UserError
 
 from .assigner import DynamicSoftLabelAssigner
-from .detector import file_shape, load_state, state_arrays
+from .detector import file_shape, load_state, state_arrays  # differs: Jittor has no 0-d Var
 from .ema import ExpMovingAverager
 from .layers import BatchNorm2d
 from .losses import training_losses
@@ -67,7 +67,7 @@ class TrainingStep:
         self.schedule = LearningRate(cfg.schedule)
         averager = cfg.model.weight_averager
         self.ema = ExpMovingAverager(model, averager.decay) if averager else None
-        self.scale = LossScale(cfg.device.precision == 16 and bool(jt.flags.use_cuda))
+        self.scale = LossScale(cfg.device.precision == 16 and bool(jt.flags.use_cuda))  # differs: one device for all
         self.epoch, self.global_step = 0, 0
 
     def train_mode(self):
@@ -91,7 +91,7 @@ class TrainingStep:
     def losses(self, batch, evidence=False):
         """(total, terms, Assignments) of a batch as `training_losses` describes it; a forward pass, with statistics updated."""
         arch = self.cfg.model.arch
-        images = jt.array(batch["img"])
+        images = jt.array(batch["img"])  # differs: nothing here runs in float64
         with self.half():
             raw, aux_raw = self.model.forward_aux(images, self.detach)
         if self.cfg.device.precision == 16:
@@ -116,6 +116,7 @@ class TrainingStep:
         jt.sync_all()  # differs: Jittor is lazy; one run of the whole graph, not one for every number read
         report = StepReport(total.item(), {k: v.item() for k, v in terms.items()}, assignments, norm.item())
         if keep_gradients:
+            # differs: Jittor has no 0-d Var; numpy() copies
             report.gradients = {k: g.numpy().reshape(file_shape(k, g.shape)) for k, g in gradients.items()}
         return report, gradients, norm
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from .boxes import pairwise_overlap
+from .losses import binary_cross_entropy_with_logits
 
 UNMATCHED = -1e8  # upstream's filler for the IoU of a prior without a box, in images that have candidates
 
@@ -63,7 +63,7 @@ class DynamicSoftLabelAssigner:
         one_hot = (gt_labels[:, None] == classes[None]).to(logits.dtype)
         target = one_hot[None] * overlap[:, :, None]  # (V, G, C)
         logit = logits[:, None].expand(target.shape)
-        cross_entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+        cross_entropy = binary_cross_entropy_with_logits(logit, target)
         class_cost = (cross_entropy * (target - logit.sigmoid()).abs().pow(2.0)).sum(dim=2)
         return class_cost + -(overlap + 1e-7).log() * self.cfg.iou_factor, overlap
 
@@ -85,15 +85,15 @@ class DynamicSoftLabelAssigner:
         With `ignore_iof_thr` > 0, every prior whose predicted box lies in an ignored box by more than that share gets −1, matched
         or not, inside a box or not: what upstream's last lines mean, where it stops with an indexing error.
         """
-        like = {"dtype": boxes.dtype, "device": boxes.device}
         gt_index = np.zeros(len(priors), np.int32)
         iou = np.zeros(len(priors), np.dtype(str(boxes.dtype).split(".")[-1]))
+        gt_boxes = gt_boxes.astype(iou.dtype, copy=False)
         candidates = inside_any(priors[:, :2], gt_boxes) if len(gt_boxes) else np.zeros(0, np.int64)
         seen = None
         if len(candidates):
             rows = torch.from_numpy(candidates).to(boxes.device)
-            cost, overlap = self.costs(logits[rows], boxes[rows], torch.from_numpy(gt_boxes).to(**like),
-                                       torch.from_numpy(gt_labels).to(boxes.device))
+            gts, labels = torch.from_numpy(gt_boxes).to(boxes.device), torch.from_numpy(gt_labels).to(boxes.device)
+            cost, overlap = self.costs(logits[rows], boxes[rows], gts, labels)
             number, matched, topk_sum = (x.cpu().numpy() for x in self.match(cost, overlap))
             gt_index[candidates] = number
             iou[:] = UNMATCHED
@@ -101,6 +101,7 @@ class DynamicSoftLabelAssigner:
             if evidence:
                 seen = Evidence(candidates, cost.cpu().numpy(), overlap.cpu().numpy(), topk_sum)
         if self.cfg.ignore_iof_thr > 0 and ignored is not None and len(ignored):
-            share = pairwise_overlap(boxes, torch.from_numpy(ignored).to(**like), "iof").amax(dim=1)
+            held = torch.from_numpy(ignored.astype(iou.dtype, copy=False)).to(boxes.device)
+            share = pairwise_overlap(boxes, held, "iof").amax(dim=1)
             gt_index[(share > self.cfg.ignore_iof_thr).cpu().numpy()] = -1
         return Assignment(gt_index, iou, seen)

@@ -20,7 +20,7 @@ class ExpMovingAverager:
         """Share of the new value in update number `iteration` (from 1)."""
         return self.decay * math.exp(-(1 + iteration) / 2000) + (1 - self.decay)
 
-    @torch.no_grad()
+    @torch.no_grad()  # differs: Jittor's updates record no gradient
     def update(self, model, iteration):
         """Move the averages towards the model."""
         new = self.factor(iteration)

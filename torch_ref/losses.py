@@ -47,12 +47,22 @@ def build_targets(assignments, priors, gt_boxes, gt_labels, cfg, dtype=np.float3
     return Targets(label, quality, (index >= 0).astype(dtype), rows, boxes, distance)
 
 
+def binary_cross_entropy_with_logits(x, t):
+    """Element-wise, x and t of one shape."""
+    return F.binary_cross_entropy_with_logits(x, t, reduction="none")
+
+
+def cross_entropy(logits, label):
+    """(N,) from logits (N, R) and label (N,)."""
+    return F.cross_entropy(logits, label, reduction="none")
+
+
 def quality_focal_loss(logits, label, quality, beta):
     """(N,) from logits (N, C), label (N,) and quality (N,): the target is `quality` at the label's class, 0 elsewhere."""
     classes = torch.arange(logits.shape[1], device=logits.device)[None]
     target = (label[:, None] == classes).to(logits.dtype) * quality[:, None]
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (cross_entropy * (target - logits.sigmoid()).abs().pow(beta)).sum(dim=1)
+    entropy = binary_cross_entropy_with_logits(logits, target)
+    return (entropy * (target - logits.sigmoid()).abs().pow(beta)).sum(dim=1)
 
 
 def distribution_focal_loss(logits, distance):
@@ -60,8 +70,8 @@ def distribution_focal_loss(logits, distance):
     left = distance.long()
     weight_left = (left + 1).to(distance.dtype) - distance
     weight_right = distance - left.to(distance.dtype)
-    loss_left = F.cross_entropy(logits, left, reduction="none")
-    loss_right = F.cross_entropy(logits, left + 1, reduction="none")
+    loss_left = cross_entropy(logits, left)
+    loss_right = cross_entropy(logits, left + 1)
     return loss_left * weight_left + loss_right * weight_right
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
-NORM_LAYERS = (nn.BatchNorm2d, nn.GroupNorm)
+from .layers import BatchNorm2d, GroupNorm
+
+NORM_LAYERS = (BatchNorm2d, GroupNorm)
 
 
 @dataclass
@@ -54,8 +55,8 @@ def global_norm(gradients):
 
 def clip_by_norm(gradients, norm, limit):
     """Scale the gradients so that their global norm is at most `limit`; no change where it already is."""
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    return [g * factor.reshape(()) for g in gradients]
+    factor = (limit / (norm + 1e-6)).clamp(None, 1.0)
+    return [(g * factor).reshape(g.shape) for g in gradients]
 
 
 class Optimizer:
@@ -70,7 +71,7 @@ class Optimizer:
         self.steps = 0
         self.moments = {kind: {k: torch.zeros_like(v) for k, v in self.params.items()} for kind in self.moment_names}
 
-    @torch.no_grad()
+    @torch.no_grad()  # differs: Jittor's updates record no gradient
     def step(self, gradients):
         """Update every parameter from `gradients` (name to tensor) at each group's current rate."""
         self.steps += 1

@@ -1,7 +1,7 @@
 """One run: epochs of training steps, validation with averaged weights, checkpoints that survive a kill.
 
-The loop of `nanodet/trainer/task.py` under Lightning. A run's folder holds model_last.pth and model_best.pth (averaged weights, arrays
-alone), training_state.npz (everything `--resume` needs, written after every epoch), logs.txt, log.jsonl, TensorBoard scalars, loss.png, map.png.
+The loop of `nanodet/trainer/task.py` under Lightning. A run's folder holds `model_last` and `model_best` (averaged weights, arrays alone),
+training_state.npz (everything `--resume` needs, written after every epoch), logs.txt, log.jsonl, TensorBoard scalars, loss.png, map.png.
 """
 import os
 import signal
@@ -24,7 +24,7 @@ from .decode import decode
 from .detector import build_model, load_state, state_arrays
 from .losses import alone, training_losses
 from .postprocess import multiclass_nms
-from .tester import read_torch
+from .tester import read_torch  # differs: a .pth is PyTorch's
 from .training_step import TrainingStep, load_training_state, sum_terms, training_state
 
 SIDE, SUFFIX = "pytorch", ".pth"

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
 
 from jt_nanodet.errors import UserError
 
 from .assigner import DynamicSoftLabelAssigner
 from .detector import load_state, state_arrays
 from .ema import ExpMovingAverager
+from .layers import BatchNorm2d
 from .losses import training_losses
 from .optim import build_optimizer, clip_by_norm, global_norm
 from .schedule import LearningRate
@@ -75,7 +75,7 @@ class TrainingStep:
         self.model.train()
         if self.freeze_norm:
             for m in self.model.modules():
-                if isinstance(m, nn.BatchNorm2d):
+                if isinstance(m, BatchNorm2d):
                     m.eval()
 
     def half(self):
