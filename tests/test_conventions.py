@@ -87,23 +87,14 @@ def test_02_xyxy_inside_xywh_in_coco_files():
     assert entry["bbox"] == [10, 20, 20, 40]
 
 
-def priors_of(package, hw, strides, request):
-    if package == "jt_nanodet":
-        request.getfixturevalue("jittor")  # its module imports Jittor, although this function is NumPy alone
-    return importlib.import_module(f"{package}.decode").center_priors(hw, strides)
-
-
-@pytest.mark.parametrize("package", [TORCH, JITTOR])
-def test_03_priors_lie_at_multiples_of_the_stride(package, request):
-    got = priors_of(package, (16, 24), (8, 16), request)
+def test_03_priors_lie_at_multiples_of_the_stride(side):
     want = [[0, 0, 8, 8], [8, 0, 8, 8], [16, 0, 8, 8], [0, 8, 8, 8], [8, 8, 8, 8], [16, 8, 8, 8], [0, 0, 16, 16], [16, 0, 16, 16]]
-    assert got.tolist() == want
+    assert side.decode.center_priors((16, 24), (8, 16)).tolist() == want
 
 
-@pytest.mark.parametrize("package", [TORCH, JITTOR])
 @pytest.mark.parametrize(("width", "columns"), [(320, 10), (321, 11), (330, 11), (351.5, 11), (352, 11), (352.1, 12)])
-def test_04_a_cell_partly_inside_counts(package, width, columns, request):
-    got = priors_of(package, (33, width), (32,), request)
+def test_04_a_cell_partly_inside_counts(side, width, columns):
+    got = side.decode.center_priors((33, width), (32,))
     assert len(np.unique(got[:, 0])) == columns and len(np.unique(got[:, 1])) == 2
 
 
@@ -302,13 +293,9 @@ def test_28_names_and_order_of_weights(golden_dir):
 # -- training
 
 
-@pytest.mark.parametrize("package", [TORCH, JITTOR])
-def test_29_a_candidate_is_strictly_inside(package, request):
-    if package == "jt_nanodet":
-        request.getfixturevalue("jittor")
-    inside = importlib.import_module(f"{package}.assigner").inside_any
+def test_29_a_candidate_is_strictly_inside(side):
     centers = F([[8, 8], [8, 16], [np.nextafter(F(8), F(9)), 16], [16, 16]])
-    assert inside(centers, F([[8, 8, 24, 24]])).tolist() == [2, 3]
+    assert side.assigner.inside_any(centers, F([[8, 8, 24, 24]])).tolist() == [2, 3]
 
 
 def test_30_boxes_count_from_one(side):
@@ -328,13 +315,9 @@ def test_31_distance_targets_stop_before_the_last_bin(side):
     assert got.distance.tolist() == [0, 1, F(6.9), F(6.9)]  # outside, one stride, and two beyond 6.9: 100 and 7 strides
 
 
-@pytest.mark.parametrize("package", [TORCH, JITTOR])
-def test_32_warm_up_holds_up_to_and_with_its_last_step(package, request):
-    if package == "jt_nanodet":
-        request.getfixturevalue("jittor")
+def test_32_warm_up_holds_up_to_and_with_its_last_step(side):
     cfg = ScheduleConfig(OptimizerConfig("AdamW", 1.0), WarmupConfig("linear", 4, 0.25), 10, LrScheduleConfig("CosineAnnealingLR", 10, 0.0))
-    rate = importlib.import_module(f"{package}.schedule").LearningRate(cfg)
-    seen = []
+    rate, seen = side.schedule.LearningRate(cfg), []
     for step in range(6):
         group = SimpleNamespace(lr=9.0, initial_lr=1.0)
         rate.before_step([group], step)
