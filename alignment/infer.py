@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 
-from alignment import speed
+from alignment import inputs, speed
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.detections import DetectionDiff, DetectionFloor, compare_detections
 from alignment.layers import weight_arguments
@@ -25,7 +25,6 @@ from alignment.result import Result, TensorResult
 from alignment.runners import child
 from jt_nanodet.config import METRIC_NAMES, load_config
 from jt_nanodet.data.testset import open_test_set
-from jt_nanodet.errors import UserError
 
 #: Images on which the reference measures the floor of boxes and scores.
 FLOOR_IMAGES = 4
@@ -162,12 +161,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="timing rounds of each side; 0 leaves the timing out (default: 5)")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
     args = parser.parse_args(argv)
-    if args.batch_size < 1 or args.rounds < 0:
-        raise UserError("--batch-size must be at least 1 and --rounds at least 0: type \"python -m alignment.infer --help\"")
     folder = prepare_output(args.output)
-    for path in (args.pytorch_model, args.jittor_model):
-        if path is not None and not path.is_file():
-            raise UserError(f"there is no file {path}: give the weights with --pytorch-model and --jittor-model")
+    inputs.check_arguments(args)
     config = load_config(args.config)
     options = {"images": str(args.test_images) if args.test_images else None, "annotations": str(args.annotations) if args.annotations else None,
                "batch_size": args.batch_size, "limit": args.limit}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 
+import weights_convert
 from jt_nanodet.config import Config
 from jt_nanodet.data.batches import stack_images
 from jt_nanodet.data.images import list_images, read_image
@@ -35,3 +37,18 @@ def write_input(folder: Path, array: np.ndarray) -> Path:
     path = folder / "input.npy"
     np.save(path, array)
     return path
+
+
+#: Least value of every number a command takes.
+LEAST = {"seed": 0, "images": 1, "batch_size": 1, "limit": 1, "rounds": 0, "threads": 1}
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """What is wrong with numbers and weight files is said before a framework starts, and before anything is written. Raises UserError."""
+    for name, least in LEAST.items():
+        value = getattr(args, name, None)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} is {value} and must be at least {least}: give such a number")
+    for path in (getattr(args, "pytorch_model", None), getattr(args, "jittor_model", None)):
+        if path is not None:
+            weights_convert.load(path)

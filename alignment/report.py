@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     started = time.perf_counter()
     folder = prepare_output(args.output)
     clear(folder)
+    inputs.check_arguments(args)
     embedded = args.config is None
     config_path = DEFAULT_CONFIG if embedded else args.config
     model = args.pytorch_model or (DEFAULT_WEIGHTS if embedded and DEFAULT_WEIGHTS.is_file() else None)

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alignment import inputs
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.result import Result
 from alignment.runners import child
 from alignment.structure_diff import diff_structure
+from jt_nanodet.config import load_config
 
 FILE = "{side}.structure.json"
 
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> int:
                                      epilog="example: python -m alignment.structure --config configs/shapes.yml --output out")
     args = parser.parse_args(argv)
     folder = prepare_output(args.output)
+    inputs.check_arguments(args)
+    load_config(args.config)
     common = {"config": str(args.config), "device": args.device, "seed": args.seed}
     for side in child.MODULES:
         say(f"{side}: module tree", args.verbosity)

@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alignment import inputs
 from alignment.cli import finish, parent_parser, prepare_output, run_cli
 from alignment.layers import weight_arguments
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import Result, TensorResult
 from alignment.runners import child
+from jt_nanodet.config import load_config
 
 FILE = "{side}.weights.json"
 IDLE = ("aux_fpn.", "aux_head.")
@@ -69,6 +71,8 @@ def main(argv: list[str]) -> int:
     weight_arguments(parser)
     args = parser.parse_args(argv)
     folder = prepare_output(args.output)
+    inputs.check_arguments(args)
+    load_config(args.config)
     common = {"config": str(args.config), "device": args.device, "seed": args.seed}
     models = {"pytorch": args.pytorch_model, "jittor": args.jittor_model or args.pytorch_model}
     for side in child.MODULES:
