@@ -17,10 +17,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     made = argparse.ArgumentParser(
         prog="python -m weights_convert",
-        description="Convert weights between .pth/.pt, Lightning .ckpt, .npz and .pkl; the suffixes name the formats. "
+        description="Convert weights between .pth/.pt, Lightning .ckpt, .npz and .pkl, and import ncnn's .param with its .bin; the suffixes name the formats. "
         "Sources are read without running any code in them.",
     )
-    made.add_argument("src", metavar="SRC", help="file to read: .pth, .pt, .ckpt, .npz or .pkl")
+    made.add_argument("src", metavar="SRC", help="file to read: .pth, .pt, .ckpt, .npz, .pkl, or .param (its .bin lies beside it)")
     made.add_argument("dst", metavar="DST", help="file to write; an existing one is replaced once the new one is whole")
     made.add_argument("--config", metavar="YAML", help="refuse weights that do not fit the model of this configuration")
     made.add_argument(

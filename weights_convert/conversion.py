@@ -37,7 +37,7 @@ class Converted:
 
 
 def load(path: str | os.PathLike, which: str = "auto", *, allow_nonfinite: bool = False) -> Loaded:
-    """Read ``.pth``/``.pt``, Lightning ``.ckpt``, ``.npz`` or ``.pkl`` without running anything in it.
+    """Read ``.pth``/``.pt``, Lightning ``.ckpt``, ``.npz``, ``.pkl`` or ncnn's ``.param`` without running anything in it.
 
     ``which`` is "auto" (EMA weights where the file has them), "raw" or "ema". Raises UserError for a file that
     cannot be read or lacks that set, and for NaN or infinite values unless ``allow_nonfinite``.
@@ -65,7 +65,7 @@ def convert(
     """
     src, dst = Path(src), Path(dst)
     suffix = formats.format_of(dst)
-    formats.format_of(src)
+    formats.source_format(src)
     outputs = [dst] if table is None else [dst, Path(table)]
     _check_places(src, outputs)
     formats.require_writer(dst)

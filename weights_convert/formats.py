@@ -1,4 +1,4 @@
-"""The four file formats: which suffix is which, reading a source into weights and rows, writing a destination.
+"""The file formats: which suffix is which, reading a source into weights and rows, writing a destination.
 
 Writing ``.pth`` and ``.ckpt`` is the one place that needs PyTorch; every reading is done without it.
 """
@@ -22,6 +22,7 @@ from jt_nanodet.errors import UserError
 from weights_convert.account import Row
 from weights_convert.inert import Inert
 from weights_convert.layouts import SETS, Selection, find_state, select
+from weights_convert.ncnn import read_ncnn_weights
 from weights_convert.torch_file import open_torch, tensor_call
 
 #: suffix -> (name of the format, prefix its names get when written)
@@ -32,6 +33,8 @@ FORMATS = {
     ".npz": ("NumPy archive", ""),
     ".pkl": ("pickle of NumPy arrays", ""),
 }
+#: Formats that are read and not written: suffix -> name.
+SOURCES = {".param": "ncnn"}
 #: Written into .ckpt: the oldest Lightning that upstream's requirements allow, so that none refuses the file as newer.
 LIGHTNING_VERSION = "1.9.0"
 BFLOAT16_REASON = "bfloat16 widened to float32, exactly: NumPy has no bfloat16"
@@ -42,10 +45,22 @@ def format_of(path: Path) -> str:
     return require_suffix(path, tuple(FORMATS))
 
 
+def source_format(path: Path) -> str:
+    """Return the lower-case suffix of a file to read, or raise UserError when it is neither of FORMATS nor of SOURCES."""
+    if path.suffix.lower() == ".bin":
+        raise UserError(f"'{path}' holds ncnn's numbers without their names; give the graph beside it: '{path.with_suffix('.param')}'")
+    return require_suffix(path, (*FORMATS, *SOURCES))
+
+
 def read_source(path: Path, which: str) -> tuple[dict[str, np.ndarray], list[Row], dict]:
     """Read the weights ``which`` of any format: ({name: array}, rows towards plain names, facts about the source)."""
-    suffix = format_of(path)
-    about = {"path": str(path), "format": FORMATS[suffix][0], "foreign_classes": []}
+    suffix = source_format(path)
+    about = {"path": str(path), "format": SOURCES.get(suffix) or FORMATS[suffix][0], "foreign_classes": []}
+    if suffix in SOURCES:
+        if which != "auto":
+            raise UserError(f"'{path}' holds one set of weights and does not say whether they are raw or averaged; use --weights auto")
+        weights, rows = read_ncnn_weights(path)
+        return weights, rows, about | {"layout": "ncnn", "selected": "only", "selected_name": SETS["only"]}
     if suffix in ARRAY_SUFFIXES:
         arrays = read_weights(path)
         choice = select(arrays, which, path)

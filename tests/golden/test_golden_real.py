@@ -1,4 +1,4 @@
-"""Upstream's own evaluation on the 206 real images, repeated by both sides with the real weights."""
+"""Upstream's own evaluation on the 206 real images, repeated by both sides with the real weights, which our own reader takes from the ncnn files."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignment.noise import METRIC_BOUND
+from weights_convert import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the golden files round their boxes and scores to, and the share of detections that must be found again.
@@ -43,9 +44,9 @@ def detections_equal_golden(golden, metrics, detections):
     assert found_again(golden["detections"], detections) >= SHARE * len(golden["detections"])
 
 
-def arguments(shared, size):
-    coco = shared / "data" / "coco"
-    weights = shared / "data" / "weights" / f"nanodet-plus-m_{size}_bnfolded_state.npz"
+def arguments(shared, size, folder):
+    coco, weights = shared / "data" / "coco", folder / f"m_{size}.npz"
+    convert(shared / "data" / "weights" / "ncnn" / f"nanodet-plus-m_{size}.param", weights, config=ROOT / "configs" / f"nanodet-plus-m_{size}.yml")
     return weights, coco / "val2017", coco / "annotations" / "instances_val206.json"
 
 
@@ -54,7 +55,7 @@ def arguments(shared, size):
 @pytest.mark.jittor
 def test_both_sides_give_upstreams_detections_at_320(shared, golden_dir, tmp_path):
     golden = json.loads((golden_dir / "upstream_val206_m_320.json").read_text())
-    weights, images, annotations = arguments(shared, 320)
+    weights, images, annotations = arguments(shared, 320, tmp_path)
     run = subprocess.run(
         [sys.executable, "-m", "alignment.infer", "--config", "configs/nanodet-plus-m_320.yml", "--pytorch-model", str(weights), "--test-images", str(images),
          "--annotations", str(annotations), "--rounds", "0", "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False,
@@ -72,7 +73,7 @@ def test_reference_gives_upstreams_detections_at_416(shared, golden_dir, tmp_pat
     from jt_nanodet.data.evaluator import CocoEvaluator
 
     golden = json.loads((golden_dir / "upstream_val206_m_416.json").read_text())
-    weights, images, annotations = arguments(shared, 416)
+    weights, images, annotations = arguments(shared, 416, tmp_path)
     run = subprocess.run(
         [sys.executable, "-m", "torch_ref", "test", "configs/nanodet-plus-m_416.yml", "--checkpoint", str(weights), "--images", str(images),
          "--annotations", str(annotations), "--save-results", str(tmp_path / "out.json")], cwd=ROOT, capture_output=True, text=True, check=False,
