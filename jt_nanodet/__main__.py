@@ -15,6 +15,7 @@ from jt_nanodet.errors import UserError, nearest, run_cli
 COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("jt_nanodet.tester", "run weights on a folder of images and write COCO-format detections"),
     "train": ("jt_nanodet.trainer", "train a configuration"),
+    "demo": ("jt_nanodet.demo.command", "draw the detections on pictures, a video or a camera"),
     "bench": ("jt_nanodet.bench.command", "measure speed, verified first"),
     "prepare": ("jt_nanodet.prepare", "build Jittor's core now instead of at the first use"),
     "doctor": ("jt_nanodet.doctor", "show what was found on this machine and what to type to mend it"),
