@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from jt_nanodet.config import load_config
 from jt_nanodet.data.shapes import ShapesDataset
 from jt_nanodet.demo import command
 from jt_nanodet.errors import run_cli
+from jt_nanodet.weight_rules import lively_weights
 from tests.demo.test_sources import video
 
 CONFIG = "configs/shapes.yml"
@@ -135,14 +137,12 @@ def test_a_source_that_announces_more_than_it_has(run, tmp_path):
 @pytest.mark.torch
 @pytest.mark.jittor
 def test_real_models_side_by_side(jittor, repository, tmp_path, capfd):
-    """Both sides with equal drawn weights whose head is sure of something everywhere."""
+    """Both sides with equal drawn weights under which scores vary."""
     from jt_nanodet.detector import build_model, state_arrays
 
     config = load_config(repository / CONFIG)
-    weights = state_arrays(build_model(config.model.arch))
-    for level in range(len(config.model.arch.head.strides)):
-        weights[f"head.gfl_cls.{level}.bias"][:] = 1
-    write_weights(tmp_path / "w.pkl", weights)
+    shapes = {name: array.shape for name, array in state_arrays(build_model(config.model.arch)).items()}
+    write_weights(tmp_path / "w.pkl", lively_weights(shapes, 0))
     dataset = ShapesDataset(config.data.val, "test")
     for n in range(2):
         cv2.imwrite(str(tmp_path / f"{n}.png"), dataset.load(n))
@@ -152,4 +152,6 @@ def test_real_models_side_by_side(jittor, repository, tmp_path, capfd):
     assert code == 0, said.err
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert all(len(e["detections"]) > 5 for e in document["images"])
-    assert said.out.count(" boxes alike, 0 differ") == 2, said.out
+    # untrained scores lie close together, and rounding may decide between two of them: a few boxes may differ, not the bulk
+    alike = [int(n) for n in re.findall(r"(\d+) boxes alike", said.out)]
+    assert len(alike) == 2 and sum(alike) >= 0.9 * sum(len(e["detections"]) for e in document["images"]), said.out
