@@ -142,12 +142,15 @@ def test_real_models_side_by_side(jittor, repository, tmp_path, capfd):
 
     config = load_config(repository / CONFIG)
     shapes = {name: array.shape for name, array in state_arrays(build_model(config.model.arch)).items()}
-    write_weights(tmp_path / "w.pkl", lively_weights(shapes, 0))
+    weights = lively_weights(shapes, 0)
+    for level in range(len(config.model.arch.head.strides)):
+        weights[f"head.gfl_cls.{level}.bias"] += 3
+    write_weights(tmp_path / "w.pkl", weights)
     dataset = ShapesDataset(config.data.val, "test")
     for n in range(2):
         cv2.imwrite(str(tmp_path / f"{n}.png"), dataset.load(n))
     code = run_cli(command.main, ["image", "--config", str(repository / CONFIG), "--model", str(tmp_path / "w.pkl"), "--path", str(tmp_path / "*.png"), "--save",
-                                  "--output", str(tmp_path / "out"), "--compare", "--score-thr", "0.3"])
+                                  "--output", str(tmp_path / "out"), "--compare", "--score-thr", "0.1"])
     said = capfd.readouterr()
     assert code == 0, said.err
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
