@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("jt_nanodet.tester", "run weights on a folder of images and write COCO-format detections"),
     "train": ("jt_nanodet.trainer", "train a configuration"),
     "demo": ("jt_nanodet.demo.command", "draw the detections on pictures, a video or a camera"),
+    "voc": ("jt_nanodet.voc.command", "fetch, convert, verify and cut down Pascal VOC"),
     "bench": ("jt_nanodet.bench.command", "measure speed, verified first"),
     "prepare": ("jt_nanodet.prepare", "build Jittor's core now instead of at the first use"),
     "doctor": ("jt_nanodet.doctor", "show what was found on this machine and what to type to mend it"),

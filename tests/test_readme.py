@@ -45,7 +45,7 @@ def commands():
 
 def help_of(words, capsys):
     module = importlib.import_module(words[0] if (ROOT / f"{words[0].replace('.', '/')}.py").is_file() else f"{words[0]}.__main__")
-    depth = 2 if words[1:2] == ["bench"] else 1  # its measurements have options of their own
+    depth = 2 if words[1:2] == ["bench"] or words[1:3] in (["voc", "mini"], ["voc", "score"]) else 1  # these have options of their own
     with pytest.raises(SystemExit) as left:
         module.main([*(words[1:1 + depth] if words[0] in WITH_COMMANDS else []), "--help"])
     assert left.value.code == 0

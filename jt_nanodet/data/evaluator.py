@@ -77,10 +77,20 @@ class CocoEvaluator:
             }
         from pycocotools.cocoeval import COCOeval
 
+        class Evaluation(COCOeval):
+            """COCOeval overwrites ``ignore`` with ``iscrowd``; here an object marked ignore (VOC's difficult ones) is neither asked for nor an error."""
+
+            def _prepare(self):
+                super()._prepare()
+                for entries in self._gts.values():
+                    for entry in entries:
+                        entry["ignore"] = int(entry["iscrowd"] or marked.get(entry["id"], False))
+
+        marked = {entry["id"]: bool(entry.get("ignore")) for entry in self.coco.dataset["annotations"]}
         with contextlib.redirect_stdout(io.StringIO()):
             # loadRes writes fields into what it is given: hand it copies, the caller's list stays as it was
             found = self.coco.loadRes([dict(d) for d in detections])
-            run = COCOeval(self.coco, found, "bbox")
+            run = Evaluation(self.coco, found, "bbox")
             run.evaluate()
             run.accumulate()
             run.summarize()

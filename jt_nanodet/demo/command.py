@@ -21,10 +21,11 @@ from jt_nanodet.config import load_config
 from jt_nanodet.data.batches import stack_images
 from jt_nanodet.data.evaluator import detections_to_coco
 from jt_nanodet.data.images import UnreadableImage, read_image
+from jt_nanodet.data.progress import Progress
 from jt_nanodet.data.transforms import preprocess_image
 from jt_nanodet.demo import compare
 from jt_nanodet.demo.draw import draw, side_by_side
-from jt_nanodet.demo.output import PictureFolder, Progress, Records, video_writer
+from jt_nanodet.demo.output import PictureFolder, Records, video_writer
 from jt_nanodet.demo.sources import Frames, find_pictures
 from jt_nanodet.errors import UserError
 from jt_nanodet.run.files import make_folder

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jt_nanodet.demo.output import CSV_COLUMNS, PictureFolder, Progress, Records, video_writer
+from jt_nanodet.demo.output import CSV_COLUMNS, PictureFolder, Records, video_writer
 from jt_nanodet.errors import UserError
 
 FOUND = [{"label": 1, "name": 'a, "b"', "score": 0.5, "bbox": [1.0, 2.0, 3.0, 4.0]}]
@@ -53,13 +53,3 @@ def test_a_video_is_whole(tmp_path):
     assert int(cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)) == 3
     with pytest.raises(UserError, match="cannot write the video"), video_writer(tmp_path / "absent" / "v.mp4", 10, (32, 24)):
         pass
-
-
-def test_progress_is_not_noise_in_a_file(capsys):
-    progress = Progress(5, "pictures")
-    for n in range(5):
-        progress.step(n + 1)
-    assert capsys.readouterr().err == ""
-    progress.shown -= 11
-    progress.step(5)
-    assert "5 of 5" in capsys.readouterr().err
