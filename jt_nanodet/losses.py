@@ -160,10 +160,8 @@ def training_losses(raw, aux_raw, batch, assigner, integral, cfg, evidence=False
     guide = aux_raw.detach()
     at = jt.array(priors)
     boxes = distance_to_xyxy(at[:, :2], integral(guide[..., cfg.num_classes:]) * at[:, 2:3])
-    assignments = [
-        assigner.assign(guide[i, :, :cfg.num_classes], boxes[i], priors, gt_boxes[i], gt_labels[i], ignored[i], evidence)
-        for i in range(len(gt_boxes))
-    ]
+    # differs: the whole batch at once
+    assignments = assigner.assign_batch(guide[..., :cfg.num_classes], boxes, priors, gt_boxes, gt_labels, ignored, evidence=evidence)
     targets = build_targets(assignments, priors, gt_boxes, gt_labels, cfg, assignments[0].iou.dtype.type)
     terms = detection_loss(raw, targets, at, integral, cfg, normalise)
     terms.update({f"aux_{k}": v for k, v in detection_loss(aux_raw, targets, at, integral, cfg, normalise).items()})

@@ -104,15 +104,8 @@ def find_toolkit() -> Toolkit:
     Raises UserError that names what is missing.
     """
     wheels = wheel_folders()
-    wanted = os.environ.get("nvcc_path")
-    # A parent process that used CUDA left its own home's nvcc there: look where that one came from.
-    candidates = [Path(wanted)] if wanted and HOME_PREFIX not in wanted else []
-    candidates += [folder / "bin" / "nvcc" for folder in wheels]
-    on_path = shutil.which("nvcc")
-    candidates += [Path(on_path)] if on_path else []
-    candidates.append(Path("/usr/local/cuda/bin/nvcc"))
     seen: list[str] = []
-    for nvcc in candidates:
+    for nvcc in compilers():
         version = nvcc_version(nvcc)
         if version is None:
             continue
@@ -129,6 +122,17 @@ def find_toolkit() -> Toolkit:
         return Toolkit(nvcc, version, includes, libraries)
     found = f"only nvcc {seen[0]}" if seen else "no nvcc"
     raise UserError(f"CUDA 13's compiler is needed and {found} was found: {INSTALL}")
+
+
+def compilers() -> list[Path]:
+    """Where an nvcc may be: ``nvcc_path``, the PyPI package, the PATH, /usr/local/cuda. Not all of them are there."""
+    wanted = os.environ.get("nvcc_path")
+    # A parent process that used CUDA left its own home's nvcc there: look where that one came from.
+    candidates = [Path(wanted)] if wanted and HOME_PREFIX not in wanted else []
+    candidates += [folder / "bin" / "nvcc" for folder in wheel_folders()]
+    on_path = shutil.which("nvcc")
+    candidates += [Path(on_path)] if on_path else []
+    return [*candidates, Path("/usr/local/cuda/bin/nvcc")]
 
 
 def wheel_folders() -> list[Path]:

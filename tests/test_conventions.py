@@ -41,11 +41,12 @@ def side(request):
     return Side("torch_ref", lambda x: torch.from_numpy(np.array(x, F)), lambda x: x.detach().numpy())
 
 
-@pytest.fixture(params=[TORCH, pytest.param("jt_nanodet")])
+@pytest.fixture(params=[TORCH, JITTOR])
 def nms(request):
-    """multiclass_nms of each side on NumPy arrays: (boxes, scores, ...) to (detections, labels, priors). The port's needs no Jittor."""
+    """multiclass_nms of each side on NumPy arrays: (boxes, scores, ...) to (detections, labels, priors)."""
     found = importlib.import_module(f"{request.param}.postprocess").multiclass_nms
     if request.param == "jt_nanodet":
+        request.getfixturevalue("jittor")
         return lambda boxes, scores, **more: found(np.array(boxes, F), np.array(scores, F), **more)
     torch = pytest.importorskip("torch")
     return lambda boxes, scores, **more: tuple(x.numpy() for x in found(torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32), **more))

@@ -76,7 +76,15 @@ class Choices:
         self.assigner, self.reference, self.own = assigner, reference, []
 
     def assign(self, logits, boxes, priors, gt_boxes, gt_labels, ignored=None, evidence=False):
-        own = self.assigner.assign(logits, boxes, priors, gt_boxes, gt_labels, ignored, True)
+        """One image, as the reference assigns."""
+        return self.held(self.assigner.assign(logits, boxes, priors, gt_boxes, gt_labels, ignored, True))
+
+    def assign_batch(self, logits, boxes, priors, gt_boxes, gt_labels, ignored, limit=0.0, evidence=False):
+        """A whole batch, as the port assigns."""
+        return [self.held(own) for own in self.assigner.assign_batch(logits, boxes, priors, gt_boxes, gt_labels, ignored, limit, True)]
+
+    def held(self, own):
+        """Keep `own`; hand on the reference's decision for the same image in its place."""
         self.own.append(own)
         if self.reference is None:
             return own

@@ -139,19 +139,21 @@ def suppression(boxes, iou_threshold, max_keep, closed=False, plus=0):
     return np.array(keep[:max_keep], np.int64)
 
 
-def overlap_rule(**changed: Any) -> Callable:
-    def plant(port, patch):
-        patch.setattr(postprocess, "greedy_nms", functools.partial(suppression, **changed))
-    return plant
-
-
-def class_offset_left_out(port, patch):
+def overlap_rule(offset: bool = True, **changed: Any) -> Callable:
+    """The suppression that many ports write themselves, in place of the port's kernel; offset: classes are kept apart."""
     def nms(boxes, found, iou_threshold=postprocess.IOU_THRESHOLD):
         prior, label = np.nonzero(found > np.float32(postprocess.SCORE_THRESHOLD))
         order = np.argsort(-found[prior, label], kind="stable")
-        keep = order[postprocess.greedy_nms(boxes[prior][order], iou_threshold, postprocess.MAX_DETECTIONS)]
+        shifted = boxes[prior] + (label.astype(np.float32) * (boxes[prior].max(initial=0) + 1))[:, None] * np.float32(offset)
+        keep = order[suppression(shifted[order], iou_threshold, postprocess.MAX_DETECTIONS, **changed)]
         return np.concatenate((boxes[prior[keep]], found[prior, label][keep, None]), 1), label[keep], prior[keep]
-    patch.setattr(tester, "multiclass_nms", nms)
+
+    def plant(port, patch):
+        patch.setattr(tester, "multiclass_nms", nms)
+    return plant
+
+
+class_offset_left_out = overlap_rule(offset=False)
 
 
 def closed_score_threshold(port, patch):

@@ -9,16 +9,17 @@ from jt_nanodet.config import AssignerConfig
 
 
 def side_tools(side, request):
-    """(assigner module, array to tensor) of one side."""
-    if side == "jt_nanodet":
+    """(assigner module, array to tensor) of one side; a third entry for the kernel the port trains with."""
+    if side != "torch_ref":
         jt = request.getfixturevalue("jittor")
-        return importlib.import_module("jt_nanodet.assigner"), jt.array
+        return importlib.import_module("jt_nanodet.assigner"), jt.array, *(["kernel"] if side == "kernel" else [])
     import torch
 
     return importlib.import_module("torch_ref.assigner"), torch.from_numpy
 
 
-@pytest.fixture(params=[pytest.param("torch_ref", marks=pytest.mark.torch), pytest.param("jt_nanodet", marks=pytest.mark.jittor)])
+@pytest.fixture(params=[pytest.param("torch_ref", marks=pytest.mark.torch), pytest.param("jt_nanodet", marks=pytest.mark.jittor),
+                        pytest.param("kernel", marks=pytest.mark.jittor)])
 def side(request):
     return side_tools(request.param, request)
 
@@ -68,7 +69,10 @@ def scene(seed, count, classes=4):
 
 
 def assign(side, logits, boxes, priors, gt, labels, ignored=None, **cfg):
-    module, tensor = side
+    module, tensor, *kernel = side
+    if kernel:
+        assigner = module.DynamicSoftLabelAssigner(AssignerConfig(**cfg))
+        return assigner.assign_batch(tensor(logits[None]), tensor(boxes[None]), priors, [gt], [labels], [ignored], evidence=True)[0]
     return module.DynamicSoftLabelAssigner(AssignerConfig(**cfg)).assign(tensor(logits), tensor(boxes), priors, gt, labels, ignored, True)
 
 
@@ -98,7 +102,7 @@ def test_no_box_and_no_prior_inside(side):
 
 
 def test_equal_costs_go_to_the_lower_prior(side):
-    module, tensor = side
+    module, tensor = side[:2]
     cost = np.float32([[2, 1], [1, 1], [1, 1], [1, 5], [3, 1]])
     got = np.asarray(module.lowest(tensor(cost), tensor(np.int64([2, 3])))).astype(bool)
     want = np.array([[0, 1], [1, 1], [1, 1], [0, 0], [0, 0]], bool)
