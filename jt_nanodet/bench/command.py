@@ -12,6 +12,8 @@ from jt_nanodet.errors import UserError, nearest
 
 #: name -> (module, one line for the help)
 BENCHES: dict[str, tuple[str, str]] = {
+    "gpu": ("jt_nanodet.bench.gpu", "training step and inference of both sides, whole, with their memory"),
+    "kernels": ("jt_nanodet.bench.kernels", "assigner and suppression as kernels, against what else does the same"),
     "data": ("jt_nanodet.data.bench", "images per second of the data pipeline alone"),
 }
 

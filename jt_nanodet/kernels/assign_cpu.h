@@ -63,30 +63,41 @@ static void assign_box_cpu(const AssignArguments& a, int b, int g, const std::ve
     }
 }
 
+// One image by the calling thread.
+static void assign_image_cpu(const AssignArguments& a, int b, std::vector<int>& rows, std::vector<uint64_t>& near, std::vector<uint64_t>& cheap) {
+    assign_priors_cpu(a, b, rows);
+    const size_t images = (size_t)b * a.priors_count;
+    for (int p : rows) a.base[images + p] = class_costs(a.logits + (images + p) * a.classes, a.classes);
+    for (int g = 0; g < a.gt_places; g++) assign_box_cpu(a, b, g, rows, near, cheap);
+    for (int p = 0; p < a.priors_count; p++) finish_prior(a, b, p);
+}
+
 static inline void assign_cpu(const AssignArguments& a) {
-    std::vector<std::vector<int>> rows(a.images);
+    if (a.images > 1) {  // no barrier inside: where cores are busy otherwise, each one would cost a turn of the scheduler
 #pragma omp parallel
-    {
-        std::vector<uint64_t> near, cheap;
+        {
+            std::vector<int> rows;
+            std::vector<uint64_t> near, cheap;
 #pragma omp for schedule(dynamic)
-        for (int b = 0; b < a.images; b++) assign_priors_cpu(a, b, rows[b]);
-        for (int b = 0; b < a.images; b++) {
-            const int valid = (int)rows[b].size();
-            const size_t images = (size_t)b * a.priors_count;
-#pragma omp for schedule(static) nowait
-            for (int i = 0; i < valid; i++) {
-                const size_t at = images + rows[b][i];
-                a.base[at] = class_costs(a.logits + at * a.classes, a.classes);
-            }
+            for (int b = 0; b < a.images; b++) assign_image_cpu(a, b, rows, near, cheap);
         }
-#pragma omp barrier
-#pragma omp for schedule(dynamic, 4)
-        for (int column = 0; column < a.images * a.gt_places; column++)
-            assign_box_cpu(a, column / a.gt_places, column % a.gt_places, rows[column / a.gt_places], near, cheap);
-#pragma omp for schedule(static)
-        for (int64_t at = 0; at < (int64_t)a.images * a.priors_count; at++)
-            finish_prior(a, (int)(at / a.priors_count), (int)(at % a.priors_count));
+        return;
     }
+    std::vector<int> rows;
+    assign_priors_cpu(a, 0, rows);
+    if (!rows.empty()) {
+#pragma omp parallel
+        {
+            std::vector<uint64_t> near, cheap;
+#pragma omp for schedule(dynamic, 32)
+            for (int i = 0; i < (int)rows.size(); i++) a.base[rows[i]] = class_costs(a.logits + (size_t)rows[i] * a.classes, a.classes);
+#pragma omp for schedule(dynamic)
+            for (int g = 0; g < a.gt_places; g++) assign_box_cpu(a, 0, g, rows, near, cheap);
+        }
+    } else {
+        for (int g = 0; g < a.gt_places; g++) a.topk_sum[g] = 0;
+    }
+    for (int p = 0; p < a.priors_count; p++) finish_prior(a, 0, p);
 }
 
 }  // namespace jt_kernels

@@ -52,7 +52,7 @@ static void nms_image_cpu(const NmsArguments& a, int b) {
 }
 
 static inline void nms_cpu(const NmsArguments& a) {
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (a.images > 1)
     for (int b = 0; b < a.images; b++) nms_image_cpu(a, b);
 }
 
