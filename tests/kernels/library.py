@@ -46,20 +46,20 @@ class Kernels:
     """One library. kind: "emulated", "cpu" (the C++ kernels beside them) or "cuda"."""
 
     def __init__(self, path: Path, kind: str):
-        self.library, self.kind = ctypes.CDLL(str(path)), kind
-        self.library.barriers_passed.restype = ctypes.c_long
+        self.handle, self.kind = ctypes.CDLL(str(path)), kind
+        self.handle.barriers_passed.restype = ctypes.c_long
 
     def call(self, name: str, inputs: list[np.ndarray], outputs: list[np.ndarray], sizes: tuple[int, ...], *numbers) -> None:
         def pointers(arrays):
             return (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
 
         inputs = [np.ascontiguousarray(a) for a in inputs]
-        code = getattr(self.library, name)(pointers(inputs), pointers(outputs), (ctypes.c_int * len(sizes))(*sizes), *numbers, int(self.kind == "cpu"))
+        code = getattr(self.handle, name)(pointers(inputs), pointers(outputs), (ctypes.c_int * len(sizes))(*sizes), *numbers, int(self.kind == "cpu"))
         assert code == 0, f"CUDA error {-code}" if code < 0 else f"something was written beside array {code - 1}"
 
     def order(self, number: int) -> None:
         """0: threads run forwards between barriers, 1: backwards, 2: shuffled."""
-        self.library.set_order(number)
+        self.handle.set_order(number)
 
     def assign(self, batch: dict) -> dict[str, np.ndarray]:
         """Outputs by name for a batch of `cases.assign_batch`."""

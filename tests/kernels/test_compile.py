@@ -25,9 +25,9 @@ def test_compiles_for_every_architecture(tmp_path):
 
 def test_barriers_were_real():
     emulated = library.Kernels(library.host_library(), "emulated")
-    before = emulated.library.barriers_passed()
+    before = emulated.handle.barriers_passed()
     emulated.nms(cases.nms_edges()["one candidate"])
-    assert emulated.library.barriers_passed() - before == 3 + 2 * 2  # of the filter; of the suppression, for the one winner and for none
+    assert emulated.handle.barriers_passed() - before == 3 + 2 * 2  # of the filter; of the suppression, for the one winner and for none
 
 
 PROGRAM = """
