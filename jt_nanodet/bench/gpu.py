@@ -21,7 +21,7 @@ from jt_nanodet.bench.kernels import machine, quantiles
 from jt_nanodet.checkpoint import replacing
 from jt_nanodet.errors import UserError
 
-MODULES = {"jittor": "jt_nanodet.bench.gpu_jittor", "pytorch": "torch_ref.bench_gpu"}
+MODULES = {"jittor": "jt_nanodet.bench.gpu_jittor", "pytorch": "torch_ref.bench.gpu"}
 #: The seeds' table: precision, batch size, input size.
 SETTINGS = ((32, 16, 320), (32, 16, 416), (16, 32, 320), (16, 32, 416))
 

@@ -12,11 +12,11 @@ import torch
 
 from jt_nanodet.config import load_config
 
-from .bench_kernels import torchvision, torchvision_nms
-from .decode import decode
-from .detector import build_model
-from .postprocess import multiclass_nms
-from .training_step import TrainingStep
+from .kernels import torchvision, torchvision_nms
+from ..decode import decode
+from ..detector import build_model
+from ..postprocess import multiclass_nms
+from ..training_step import TrainingStep
 
 
 def batch_of(batch, size, boxes=7, seed=0):

@@ -10,8 +10,8 @@ import torch
 
 from jt_nanodet.config import AssignerConfig
 
-from .assigner import DynamicSoftLabelAssigner
-from .postprocess import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD, multiclass_nms
+from ..assigner import DynamicSoftLabelAssigner
+from ..postprocess import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD, multiclass_nms
 
 try:
     import torchvision

@@ -1,0 +1,1 @@
+"""The reference's processes of `python -m jt_nanodet bench`."""
