@@ -1,0 +1,106 @@
+"""What a detector uses: `forward` and `detect` of a model through the engine, with its plans by input size."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections import OrderedDict
+
+import jittor as jt
+import numpy as np
+
+from jt_nanodet.engine import operation
+from jt_nanodet.engine.build import Unsupported, build
+from jt_nanodet.engine.pack import pack
+from jt_nanodet.engine.plan import Plan
+
+#: Plans of one model that are kept, by input size.
+KEPT = 4
+_numbers = itertools.count()
+_engines: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+class Prepared:
+    """One plan, packed: `identity` is what the operation knows it by."""
+
+    def __init__(self, plan: Plan, number: int, version: int):
+        self.plan, self.identity = plan, (number, version)
+        self.program, self.weights = operation.as_vars(*pack(plan))
+
+
+class Engine:
+    """Runs one model. Made by `engine_of`; raises Unsupported, with a sentence, for what it has no kernel for.
+
+    A change of the weights is seen by the identity of the model's Vars, which every update of Jittor's replaces (optimiser, `load_state`, `update`,
+    `assign`). Writing into the memory of a Var (`v.data[...] = x`) leaves it as it is: call `forget()` after that.
+    """
+
+    def __init__(self, model, flags: str = ""):
+        # the model owns its engine through _engines; a reference back would keep both for ever
+        self._model, self.flags, self._plans, self._state = weakref.ref(model), flags, OrderedDict(), ()
+        self._used: list = []
+        self._version = 0
+
+    def state(self) -> tuple:
+        return tuple(v.id for part in (self._model().backbone, self._model().fpn, self._model().head) for v in part.state_dict().values())
+
+    def forget(self) -> None:
+        """Read the weights again at the next call."""
+        self._state = ()
+
+    def prepared(self, height: int, width: int) -> Prepared:
+        """The plan for inputs of this size, with the weights of now."""
+        state = self.state()
+        if state != self._state:
+            self._plans.clear()
+            self._state, self._version = state, self._version + 1
+        if (height, width) not in self._plans:
+            self._plans[height, width] = Prepared(build(self._model(), height, width), next(_numbers), self._version)
+            if len(self._plans) > KEPT:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end((height, width))
+        return self._plans[height, width]
+
+    def __call__(self, images: jt.Var, wanted: int) -> jt.Var:
+        batch, channels, height, width = images.shape
+        one = self.prepared(height, width)
+        plan = one.plan
+        if channels != plan.channels or images.dtype != "float32":
+            raise Unsupported(f"the input has {channels} channels of {images.dtype}, the engine takes {plan.channels} of float32")
+        shape = {operation.RAW: (batch, plan.priors, plan.outputs), operation.DECODED: (batch, plan.priors, 4 + plan.classes),
+                 operation.SECONDS: (1, 1, len(plan.steps))}[wanted]
+        return operation.run(one.program, one.weights, images, shape, wanted, one.identity, self.flags)
+
+
+def engine_of(model) -> Engine:
+    """The model's engine, one a model."""
+    if model not in _engines:
+        _engines[model] = Engine(model)
+    return _engines[model]
+
+
+def objection(model) -> str | None:
+    """Why the engine cannot be used now, as a sentence; None where it can. Layers are looked at when a plan is built."""
+    if jt.flags.use_cuda:
+        return "the engine is for the CPU"
+    if model.is_training():
+        return "the engine is for inference, and the model is in training mode"
+    return None
+
+
+def forward(model, images: np.ndarray) -> np.ndarray:
+    """Raw predictions (B, P, C + 4·R) of images (B, 3, H, W) float32. Raises Unsupported."""
+    return engine_of(model)(jt.array(images), operation.RAW).numpy()
+
+
+def detect(model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decoded boxes (B, P, 4) and scores (B, P, C) of images (B, 3, H, W) float32. Raises Unsupported."""
+    rows = engine_of(model)(jt.array(images), operation.DECODED).numpy()
+    return rows[..., :4], rows[..., 4:]
+
+
+def step_seconds(model, images: np.ndarray, rounds: int) -> np.ndarray:
+    """(steps,) the least seconds of each step over `rounds` runs of one image by the whole team."""
+    engine, image = engine_of(model), jt.array(images[:1])
+    found = [engine(image, operation.SECONDS).numpy().reshape(-1) for _ in range(rounds)]
+    return np.min(found, axis=0)

@@ -1,0 +1,80 @@
+// 1×1 convolution with bias, activation and an added residual: tiles of 6 output channels by a few vectors of pixels, kept in registers.
+#pragma once
+#include "native/step.h"
+
+namespace jtn {
+
+constexpr int PW_CHANNELS = 6;                                  // as `pack.py` packs the weights
+constexpr int PW_VECTORS = REGISTERS == 32 ? 4 : 2;             // 6·4 + 4 + 1 registers of 32, 6·2 + 2 + 1 of 16
+
+template <int NV, int NC>
+static inline void pw_tile(const float* const* in, int inputs, size_t at, const float* w, const float* bias, float* const* out,
+                           const float* const* residual, const Activation& activation) {
+  constexpr int N = WIDTH;
+  V<N> sum[NC][NV];
+#pragma GCC unroll 8
+  for (int c = 0; c < NC; c++)
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; v++) sum[c][v] = fill<N>(bias[c]);
+  for (int i = 0; i < inputs; i++, w += PW_CHANNELS) {
+    const float* p = in[i] + at;
+    V<N> x[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; v++) x[v] = load<N>(p + N * v);
+#pragma GCC unroll 8
+    for (int c = 0; c < NC; c++) {
+      const V<N> q = fill<N>(w[c]);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; v++) sum[c][v] += x[v] * q;
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < NC; c++)
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; v++) {
+      V<N> y = Activation::apply<N>(activation, sum[c][v]);
+      if (residual) y += load<N>(residual[c] + at + N * v);
+      store<N>(out[c] + at + N * v, y);
+    }
+}
+
+template <int NV> static void pw_columns(const Step& s, const Planes& m, size_t at, int c0, int c1) {
+  const int inputs = static_cast<int>(m.input.size());
+  for (int c = c0; c < c1; c += PW_CHANNELS) {
+    const float* w = s.weight + static_cast<size_t>(c) * inputs;
+    const float* const* residual = m.residual.empty() ? nullptr : m.residual.data() + c;
+    auto call = [&](auto tile) { tile(m.input.data(), inputs, at, w, s.bias + c, m.output.data() + c, residual, s.activation); };
+    switch (std::min(PW_CHANNELS, c1 - c)) {
+      case 6: call(pw_tile<NV, 6>); break;
+      case 5: call(pw_tile<NV, 5>); break;
+      case 4: call(pw_tile<NV, 4>); break;
+      case 3: call(pw_tile<NV, 3>); break;
+      case 2: call(pw_tile<NV, 2>); break;
+      default: call(pw_tile<NV, 1>); break;
+    }
+  }
+}
+
+static void pointwise(const Step& s, const Planes& m, Member me) {
+  const int vectors = (s.height * s.width + WIDTH - 1) / WIDTH, channels = static_cast<int>(m.output.size());
+  int v0 = 0, v1 = vectors, c0 = 0, c1 = channels;
+  if (vectors >= 6 * me.members) {  // pixels stay with the member that will use them next
+    v0 = me.from(vectors), v1 = me.to(vectors);
+  } else {
+    const int blocks = (channels + PW_CHANNELS - 1) / PW_CHANNELS;
+    c0 = me.from(blocks) * PW_CHANNELS, c1 = std::min(channels, me.to(blocks) * PW_CHANNELS);
+  }
+  const int n = v1 - v0, tiles = (n + PW_VECTORS - 1) / PW_VECTORS;
+  for (int i = 0; i < tiles; i++) {  // tiles of nearly equal size, all channels of a tile before the next: its input stays in the L1 cache
+    const int a = v0 + n * i / tiles, z = v0 + n * (i + 1) / tiles;
+    const size_t at = static_cast<size_t>(a) * WIDTH;
+    switch (z - a) {
+      case 1: pw_columns<1>(s, m, at, c0, c1); break;
+      case 2: pw_columns<2>(s, m, at, c0, c1); break;
+      case 3: pw_columns<(PW_VECTORS >= 3 ? 3 : 1)>(s, m, at, c0, c1); break;
+      case 4: pw_columns<(PW_VECTORS >= 4 ? 4 : 1)>(s, m, at, c0, c1); break;
+    }
+  }
+}
+
+}  // namespace jtn

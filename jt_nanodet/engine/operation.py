@@ -1,0 +1,48 @@
+"""A packed plan and a batch of images to the answer, as one Jittor operation.
+
+The C++ stands in `native/`. Jittor compiles it at the first use and keeps it; the digest of the sources is part of what it is kept under, so that two
+versions of them never share a name.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+
+NATIVE = Path(__file__).resolve().parent / "native"
+RAW, DECODED, SECONDS = range(3)  # as in native/registry.h
+
+#: Rounding by adding a large number, and NaN handling, do not survive -ffast-math.
+EXACT = "-fno-fast-math"
+
+SOURCE = """
+    jtn::Net& net = jtn::known_net((int64_t)data["id"], (int64_t)data["version"], in0_p, in1_p, in1->num);
+    jtn::compute(net, (int)data["wanted"], in2_p, in2->shape[0], out0_p, omp_get_max_threads());
+"""
+
+
+@functools.cache
+def header() -> str:
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(NATIVE.glob("*.h")))).hexdigest()
+    return f'#define JTN_SOURCES "{digest}"\n#include <omp.h>\n#include "native/registry.h"\n'
+
+
+def run(program: jt.Var, weights: jt.Var, images: jt.Var, shape: tuple, wanted: int, identity: tuple[int, int], flags: str = "") -> jt.Var:
+    """The answer of `shape` as a float32 Var: raw (B, P, C + 4·R), decoded (B, P, 4 + C), or the seconds of each step (1, 1, steps).
+
+    images (B, 3, H, W) float32 of the plan's size; identity: (plan, version), a new version whenever `weights` changed; flags: more for the compiler.
+    """
+    number, version = identity
+    out = jt.code(shape, "float32", [program, weights, images], cpu_header=header(), cpu_src=SOURCE, data={"id": number, "version": version, "wanted": wanted})
+    out.compile_options = {f'FLAGS: -I"{NATIVE.parent}" {EXACT} {flags} ': 1}
+    return out
+
+
+def as_vars(program: np.ndarray, weights: np.ndarray) -> tuple[jt.Var, jt.Var]:
+    found = jt.array(program), jt.array(weights)
+    jt.sync(list(found))
+    return found
