@@ -34,6 +34,7 @@ PICTURES = 4
 def task(side: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """What the runner of `side` is asked to do; options: images, annotations, batch_size, limit."""
     floor = {"floor_images": FLOOR_IMAGES} if side == "pytorch" else {}
+    options = {k: v for k, v in options.items() if k != "plain" or side == "jittor"}
     return {"kind": "detect", "output": str(folder / f"{side}.detections.json"), "keep_candidates": True, **options, **floor}
 
 
@@ -59,6 +60,7 @@ def judge(folder: Path, common: dict[str, Any]) -> Result:
     document["differences"] = [described(one, names, files) for one in document["differences"]]
     result.parts = {
         "images": len(images[0]), "detections": document, "weights_equal": ref["weights_sha256"] == cand["weights_sha256"], "source": ref["source"],
+        "path": cand.get("path"),
         "metrics": metrics(ref["metrics"], cand["metrics"]), "peak_memory_mb": {"pytorch": ref["peak_memory_mb"], "jittor": cand["peak_memory_mb"]},
         "categories": [{"id": k, "name": v} for k, v in names.items()],
     }
@@ -144,7 +146,8 @@ def run(folder: Path, given: dict[str, dict[str, Any]], options: dict[str, Any],
     if rounds:
         say(f"frames per second: {rounds} rounds, in turn", verbosity)
         where = {k: options[k] for k in ("images", "annotations") if options.get(k)}
-        result.parts["fps"] = speed.measure(folder, {side: {**given[side], **where} for side in child.MODULES}, rounds=rounds)
+        result.parts["fps"] = speed.measure(folder, {
+            "pytorch": {**given["pytorch"], **where}, "jittor": {**given["jittor"], **where, "plain": bool(options.get("plain"))}}, rounds=rounds)
     else:
         result.leave_out("frames per second", "switched off with --rounds 0")
     return result
@@ -160,12 +163,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N pictures (then no mAP)")
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="timing rounds of each side; 0 leaves the timing out (default: 5)")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
+    parser.add_argument("--plain", action="store_true", help="the port's ordinary graph, not its CPU engine")
     args = parser.parse_args(argv)
     folder = prepare_output(args.output)
     inputs.check_arguments(args)
     config = load_config(args.config)
     options = {"images": str(args.test_images) if args.test_images else None, "annotations": str(args.annotations) if args.annotations else None,
-               "batch_size": args.batch_size, "limit": args.limit}
+               "batch_size": args.batch_size, "limit": args.limit, "plain": args.plain}
     open_test_set(config, options["images"], options["annotations"])  # what is wrong with the data is said before anything runs
     common = {"config": str(args.config), "device": args.device, "seed": args.seed, "threads": args.threads}
     models = {"pytorch": args.pytorch_model, "jittor": args.jittor_model or args.pytorch_model}
@@ -184,6 +188,8 @@ def text(result: Result) -> str:
                  f"{d['missing']} missing, {d['extra']} extra, {d['relabelled']} relabelled, {d['unexplained']} unexplained")
     lines.append(f"largest difference: {d['max_box_diff']:.3g} pixels, {d['max_score_diff']:.3g} in score "
                  f"(floor {d['floor']['box']:.3g} and {d['floor']['score']:.3g})")
+    if result.parts.get("path"):
+        lines.append(f"jittor: {result.parts['path']}")
     found = result.parts["metrics"]
     if found:
         lines.append(f"{'':9s} {'pytorch':>10s} {'jittor':>10s} {'difference':>11s}")

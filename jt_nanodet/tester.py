@@ -18,8 +18,17 @@ from .data.testset import open_test_set, test_batches
 from .postprocess import SCORE_THRESHOLD, multiclass_nms
 
 
-def detect(model, head, images):
-    """Decoded boxes (B, P, 4) and scores (B, P, C) of images (B, 3, H, W) float32 in NumPy; waits for the device."""
+def detect(model, head, images, plain=False):
+    """Decoded boxes (B, P, 4) and scores (B, P, C) of images (B, 3, H, W) float32 in NumPy; waits for the device.
+
+    # differs: on the CPU through jt_nanodet/engine, one operation for the whole network, unless `plain` or it does not know a layer
+    """
+    if not plain:
+        from .engine.choice import attempt
+
+        found = attempt(model, images)
+        if found is not None:
+            return found
     # differs: importing Jittor starts it, and `runtime` must have chosen the device before
     import jittor as jt
 
@@ -46,7 +55,7 @@ def run(model, config, task, say):
     started = mark = shown = time.perf_counter()
     for batch in test_batches(dataset, batch_size, total):
         loaded = time.perf_counter()
-        boxes, scores = detect(model, head, batch["img"])
+        boxes, scores = detect(model, head, batch["img"], plain=bool(task.get("plain")))  # differs: only here is there a choice
         computed = time.perf_counter()
         for i, (info, matrix) in enumerate(zip(batch["img_info"], batch["warp_matrix"])):
             dets, labels, _ = multiclass_nms(boxes[i], scores[i])
@@ -65,7 +74,14 @@ def run(model, config, task, say):
     if dataset.coco is not None and total == len(dataset):
         metrics = CocoEvaluator(dataset).evaluate(detections)
     return {"detections": detections, "candidates": candidates, "images": infos, "metrics": metrics, "phases": phases, "class_names": dataset.class_names,
-            "cat_ids": list(dataset.cat_ids), "source": dataset.source}
+            "cat_ids": list(dataset.cat_ids), "source": dataset.source, "path": path_taken(model, bool(task.get("plain")))}  # differs: the engine or not
+
+
+def path_taken(model, plain):
+    """How the network was computed, as a sentence."""  # differs: there it is always PyTorch
+    from .engine.choice import path_taken as of
+
+    return of(model, plain)
 
 
 def before_suppression(boxes, scores, info, matrix, cat_ids):
@@ -98,6 +114,7 @@ def main(argv):
     parser.add_argument("--save-results", metavar="FILE.json", help="write the detections here, in COCO's result format")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--limit", type=int, help="only the first so many pictures")
+    parser.add_argument("--plain", action="store_true", help="compute the ordinary graph, layer by layer, not the CPU engine")  # differs: no engine there
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args(argv)
     config = load_config(args.config)
@@ -109,11 +126,13 @@ def main(argv):
         file = stack.enter_context(replacing(args.save_results)) if args.save_results else None
         model = build_model(config.model.arch)
         load_state(model, read_checkpoint(args.checkpoint), training_branch=False)
-        task = {"images": args.images, "annotations": args.annotations, "batch_size": args.batch_size, "limit": args.limit}
+        task = {"images": args.images, "annotations": args.annotations, "batch_size": args.batch_size, "limit": args.limit,
+                "plain": args.plain}  # differs: no engine there
         document = run(model, config, task, lambda text: print(text, file=sys.stderr))
         if file is not None:
             file.write(json.dumps(document["detections"]).encode())
     print(f"{len(document['detections'])} detections on {len(document['images'])} images")
+    print(document["path"])  # differs: no engine there
     if document["metrics"]:
         print(show(document["metrics"]))
     return 0

@@ -276,7 +276,7 @@ def speed(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             begun = time.perf_counter()
             batch = make_batch([dataset[index]], [index])
             loaded = time.perf_counter()
-            boxes, scores = tester.detect(backend.model, head, batch["img"])
+            boxes, scores = tester.detect(backend.model, head, batch["img"], **({"plain": True} if task.get("plain") else {}))
             computed = time.perf_counter()
             dets, labels, _ = tester.multiclass_nms(boxes[0], scores[0])
             detections_to_coco(np.asarray(dets), np.asarray(labels), batch["img_info"][0], batch["warp_matrix"][0], dataset.cat_ids)

@@ -14,6 +14,8 @@ from jt_nanodet.errors import UserError, nearest
 BENCHES: dict[str, tuple[str, str]] = {
     "gpu": ("jt_nanodet.bench.gpu", "training step and inference of both sides, whole, with their memory"),
     "kernels": ("jt_nanodet.bench.kernels", "assigner and suppression as kernels, against what else does the same"),
+    "inference": ("jt_nanodet.bench.inference", "one image or a batch by every engine a user could pick on the CPU"),
+    "limits": ("jt_nanodet.bench.limits", "what this CPU can do, and each step of the CPU engine against it"),
     "data": ("jt_nanodet.data.bench", "images per second of the data pipeline alone"),
 }
 

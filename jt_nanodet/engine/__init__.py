@@ -6,5 +6,6 @@
     memory    where each channel plane lives
     pack      plan and weights as two flat arrays
     operation those arrays and a batch of images to the answer, as one Jittor operation
-    engine    what a detector uses: plans by input size, weights packed again when they change
+    engine    plans by input size, weights packed again when they change
+    choice    the engine where it can be used, else a sentence that says why not
 """

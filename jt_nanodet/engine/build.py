@@ -58,13 +58,11 @@ def units(path: str, parts: list[tuple[str, nn.Module]]) -> list[Unit]:
 def activation(path: str, layer: nn.Module) -> Activation:
     if isinstance(layer, LeakyReLU) and 0 <= layer.negative_slope <= 1:
         return Activation("LeakyReLU", layer.negative_slope)
-    name = type(layer).__name__
-    known = {"ReLU": Activation("ReLU", 0.0), "ReLU6": Activation("ReLU6", 0.0, 6.0), "Relu": Activation("ReLU", 0.0), "Relu6": Activation("ReLU6", 0.0, 6.0)}
-    if getattr(layer, "__name__", name) in known:
-        return known[getattr(layer, "__name__", name)]
-    if layer in (nn.ReLU, nn.ReLU6):
-        return known[layer.__name__]
-    raise Unsupported(f"{path} is a {name}, which the engine does not know")
+    if isinstance(layer, nn.ReLU):
+        return Activation("ReLU", 0.0)
+    if isinstance(layer, nn.ReLU6):
+        return Activation("ReLU6", 0.0, 6.0)
+    raise Unsupported(f"{path} is a {type(layer).__name__}, which the engine does not know")
 
 
 def of_sequence(path: str, sequence: nn.Module) -> list[Unit]:

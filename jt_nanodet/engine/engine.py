@@ -38,11 +38,13 @@ class Engine:
     def __init__(self, model, flags: str = ""):
         # the model owns its engine through _engines; a reference back would keep both for ever
         self._model, self.flags, self._plans, self._state = weakref.ref(model), flags, OrderedDict(), ()
-        self._used: list = []
         self._version = 0
+        #: (attributes of a module, name) of everything that is folded: walking the modules anew would take longer than the network
+        self._held = [(vars(m), name) for part in (model.backbone, model.fpn, model.head) for m in part.modules()
+                      for name, v in vars(m).items() if isinstance(v, jt.Var) and name != "num_batches_tracked"]
 
     def state(self) -> tuple:
-        return tuple(v.id for part in (self._model().backbone, self._model().fpn, self._model().head) for v in part.state_dict().values())
+        return tuple(held[name].id for held, name in self._held)
 
     def forget(self) -> None:
         """Read the weights again at the next call."""
@@ -77,15 +79,6 @@ def engine_of(model) -> Engine:
     if model not in _engines:
         _engines[model] = Engine(model)
     return _engines[model]
-
-
-def objection(model) -> str | None:
-    """Why the engine cannot be used now, as a sentence; None where it can. Layers are looked at when a plan is built."""
-    if jt.flags.use_cuda:
-        return "the engine is for the CPU"
-    if model.is_training():
-        return "the engine is for inference, and the model is in training mode"
-    return None
 
 
 def forward(model, images: np.ndarray) -> np.ndarray:

@@ -26,9 +26,10 @@ SOURCE = """
 
 
 @functools.cache
-def header() -> str:
+def header(file: str = "registry.h") -> str:
+    """What an operation includes, with the digest of all sources."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(NATIVE.glob("*.h")))).hexdigest()
-    return f'#define JTN_SOURCES "{digest}"\n#include <omp.h>\n#include "native/registry.h"\n'
+    return f'#define JTN_SOURCES "{digest}"\n#include <omp.h>\n#include "native/{file}"\n'
 
 
 def run(program: jt.Var, weights: jt.Var, images: jt.Var, shape: tuple, wanted: int, identity: tuple[int, int], flags: str = "") -> jt.Var:
@@ -38,8 +39,13 @@ def run(program: jt.Var, weights: jt.Var, images: jt.Var, shape: tuple, wanted: 
     """
     number, version = identity
     out = jt.code(shape, "float32", [program, weights, images], cpu_header=header(), cpu_src=SOURCE, data={"id": number, "version": version, "wanted": wanted})
-    out.compile_options = {f'FLAGS: -I"{NATIVE.parent}" {EXACT} {flags} ': 1}
+    out.compile_options = options(flags)
     return out
+
+
+def options(flags: str) -> dict[str, int]:
+    """Jittor's `compile_options` for an operation that includes these sources."""
+    return {f'FLAGS: -I"{NATIVE.parent}" {EXACT} {flags} ': 1}
 
 
 def as_vars(program: np.ndarray, weights: np.ndarray) -> tuple[jt.Var, jt.Var]:

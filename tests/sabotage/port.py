@@ -94,7 +94,7 @@ class Port:
 
     def infer(self, out: Path, **options: Any) -> Result:
         self.borrow(out, "pytorch.detections.json")
-        tasks.detect(self.run, {**self.common, **infer.task("jittor", out, {"batch_size": 3, **options})})
+        tasks.detect(self.run, {**self.common, **infer.task("jittor", out, {"batch_size": 3, "plain": True, **options})})
         return infer.judge(out, self.common)
 
     def crafted(self, out: Path) -> Result:

@@ -39,7 +39,7 @@ JTN_INLINE void dw_block(const float* in, int row, int part, const float* w, flo
   constexpr int ROWS = (R - 1) * S + K;
   V<N> sum[R];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; r++) sum[r] = fill<N>(bias);
+  for (int r = 0; r < R; r++) sum[r] = V<N>{};
 #pragma GCC unroll 8
   for (int d = 0; d < K; d++) {
     V<N> tap[K];
@@ -58,7 +58,7 @@ JTN_INLINE void dw_block(const float* in, int row, int part, const float* w, flo
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    const V<N> y = Activation::apply<N>(activation, sum[r]);
+    const V<N> y = Activation::apply<N>(activation, sum[r] + bias);
     if (keep >= N) {
       store<N>(out + r * out_width, y);
     } else {

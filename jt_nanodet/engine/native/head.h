@@ -22,7 +22,7 @@ template <int NV> static void head_tile(const float* const* in, int inputs, size
 #pragma GCC unroll 8
   for (int v = 0; v < NV; v++)
 #pragma GCC unroll 8
-    for (int j = 0; j < HEAD_PRIORS; j++) sum[j][v] = load<N>(bias + N * v);
+    for (int j = 0; j < HEAD_PRIORS; j++) sum[j][v] = V<N>{};
   for (int i = 0; i < inputs; i++, w += padded) {
     const float* x = in[i] + p;
     V<N> t[NV];
@@ -38,7 +38,7 @@ template <int NV> static void head_tile(const float* const* in, int inputs, size
 #pragma GCC unroll 8
   for (int j = 0; j < HEAD_PRIORS; j++)
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; v++) store<N>(rows + static_cast<size_t>(j) * padded + N * v, sum[j][v]);
+    for (int v = 0; v < NV; v++) store<N>(rows + static_cast<size_t>(j) * padded + N * v, sum[j][v] + load<N>(bias + N * v));
 }
 
 // One prior: logits (classes + 4·bins) to its scores and its box, clipped to the image.

@@ -15,7 +15,7 @@ static inline void pw_tile(const float* const* in, int inputs, size_t at, const 
 #pragma GCC unroll 8
   for (int c = 0; c < NC; c++)
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; v++) sum[c][v] = fill<N>(bias[c]);
+    for (int v = 0; v < NV; v++) sum[c][v] = V<N>{};  // the bias comes last: sums that begin with it round at its size
   for (int i = 0; i < inputs; i++, w += PW_CHANNELS) {
     const float* p = in[i] + at;
     V<N> x[NV];
@@ -32,7 +32,7 @@ static inline void pw_tile(const float* const* in, int inputs, size_t at, const 
   for (int c = 0; c < NC; c++)
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++) {
-      V<N> y = Activation::apply<N>(activation, sum[c][v]);
+      V<N> y = Activation::apply<N>(activation, sum[c][v] + bias[c]);
       if (residual) y += load<N>(residual[c] + at + N * v);
       store<N>(out[c] + at + N * v, y);
     }

@@ -38,7 +38,7 @@ static void stem_row(const Step& s, const StemScratch& k, const float* image, in
     for (int x = 0; x < k.half; x += 2 * N) {
       V<N> sum[STEM_CHANNELS][2];
 #pragma GCC unroll 12
-      for (int c = 0; c < STEM_CHANNELS; c++) sum[c][0] = sum[c][1] = fill<N>(s.bias[h + c]);
+      for (int c = 0; c < STEM_CHANNELS; c++) sum[c][0] = sum[c][1] = V<N>{};
       const float* w = s.weight + static_cast<size_t>(h) * k.inputs * 9;  // packed in blocks of 6 channels
       const size_t next = static_cast<size_t>(6) * k.inputs * 9;
       for (int i = 0; i < 3 * k.inputs; i++) {
@@ -58,8 +58,8 @@ static void stem_row(const Step& s, const StemScratch& k, const float* image, in
 #pragma GCC unroll 12
       for (int c = 0; c < STEM_CHANNELS; c++) {
         float* out = ring + static_cast<size_t>(h + c) * k.row + StemScratch::MARGIN + x;
-        store<N>(out, sum[c][0]);
-        store<N>(out + N, sum[c][1]);
+        store<N>(out, sum[c][0] + s.bias[h + c]);
+        store<N>(out + N, sum[c][1] + s.bias[h + c]);
       }
     }
   for (int c = 0; c < k.channels; c++) {  // what the pool must not see
