@@ -37,10 +37,17 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
+def find_config(path) -> str:
+    """The path itself, or where it does not exist and reads ``configs/NAME.yml``, the file of that name that is installed with the project."""
+    own = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", os.path.basename(path))
+    packaged = os.path.normpath(path) == os.path.join("configs", os.path.basename(path)) and os.path.isfile(own)
+    return own if packaged and not os.path.exists(path) else str(path)
+
+
 def read_yaml(path) -> dict:
-    """Nested plain data of a YAML file; UserError names the line of a syntax error."""
+    """Nested plain data of a YAML file (see find_config); UserError names the line of a syntax error."""
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(find_config(path), encoding="utf-8") as f:
             tree = yaml.load(f, Loader=_StrictLoader)
     except FileNotFoundError:
         near = _nearest_file(path)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jt_nanodet.checkpoint import check_finite, replacing, weights_sha256
 from jt_nanodet.errors import UserError
-from weights_convert import account, fit, formats
+from weights_convert import account, fit, formats, half
 from weights_convert.account import Row
 
 
@@ -57,8 +57,9 @@ def convert(
     which: str = "auto",
     allow_nonfinite: bool = False,
     table: str | os.PathLike | None = None,
+    fp16: bool = False,
 ) -> Converted:
-    """Convert ``src`` into ``dst``; the suffixes name the formats. ``table`` gets the whole account as JSON.
+    """Convert ``src`` into ``dst``; the suffixes name the formats. ``table`` gets the whole account as JSON; ``fp16`` stores every float as float16.
 
     The new file is read back and compared bit for bit before it takes the place of an older one. Raises UserError
     (nothing is written then) for unreadable sources, weights that do not fit ``config``, and unwritable places.
@@ -72,6 +73,10 @@ def convert(
     loaded = load(src, which, allow_nonfinite=allow_nonfinite)
 
     notes = []
+    if fp16:
+        weights, rows, said = half.halved(loaded.weights, loaded.account, src)
+        loaded = Loaded(weights, rows, loaded.source)
+        notes += said
     if loaded.source["foreign_classes"]:
         classes = loaded.source["foreign_classes"]
         shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jt_nanodet.config_reader import find_config
 from jt_nanodet.errors import UserError
 
 #: The configuration's path and "--json" are appended.
@@ -24,6 +25,8 @@ TIMEOUT_SECONDS = 300
 #: BatchNorm's counter of training batches. PyTorch's own loader starts it at zero when an old file lacks it, and
 #: with a fixed momentum, as everywhere in this model, nothing is computed from it.
 COUNTER = ".num_batches_tracked"
+#: A file with nothing but these names is a backbone, trained on ImageNet: a start, not a detector.
+BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Expected:
 
 def expected_state(config: Path) -> Expected:
     """Ask torch_ref for the state dict of ``config``. Raises UserError with its message when it cannot tell."""
-    if not os.path.isfile(config):
+    if not os.path.isfile(find_config(config)):
         raise UserError(f"there is no configuration file '{config}'; see those that come along with: ls configs")
     # The sibling package is found next to this one, wherever the command is started.
     paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -61,11 +64,12 @@ def check_fit(weights: Mapping[str, np.ndarray], expected: Expected, source: obj
     """Return notes about weights that fit; raise UserError naming the first misfits and how many there are.
 
     They fit when every name and shape is the model's and each dtype is of the same kind. Two things may be absent,
-    each as a whole: the training-only branch, and BatchNorm's batch counters.
+    each as a whole: the training-only branch, and BatchNorm's batch counters; and a file may hold a backbone alone.
     """
     inference = [name for name in expected.keys if not name.startswith(expected.training_only)]
     whole = any(name.startswith(expected.training_only) for name in weights) or len(inference) == len(expected.keys)
-    wanted = list(expected.keys) if whole else inference
+    backbone = bool(weights) and all(name.startswith(BACKBONE) for name in weights)
+    wanted = [n for n in inference if n.startswith(BACKBONE)] if backbone else list(expected.keys) if whole else inference
     counters = [name for name in wanted if name.endswith(COUNTER)]
     counted = any(name.endswith(COUNTER) for name in weights)
 
@@ -83,7 +87,9 @@ def check_fit(weights: Mapping[str, np.ndarray], expected: Expected, source: obj
         )
 
     notes = []
-    if not whole:
+    if backbone:
+        notes.append(f"a backbone alone: {len(weights)} of {len(expected.keys)}; a training starts neck and heads from its seed")
+    elif not whole:
         notes.append(f"inference weights: {len(weights)} of {len(expected.keys)}; auxiliary branch absent")
     if counters and not counted:
         notes.append(f"{len(counters)} batch counters (num_batches_tracked) absent: loaders start them at zero")

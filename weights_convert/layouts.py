@@ -35,6 +35,10 @@ SET_RULES = (
     Rule("model.", "raw", "Lightning prefix 'model.' removed: the model as trained"),
 )
 WRAPPER = Rule("module.", "", "DataParallel prefix 'module.' removed")
+#: torchvision's ShuffleNetV2, which upstream's backbone starts from: its stages have upstream's names, its end has no place in a detector.
+BACKBONE_PARTS = ("conv1.", "stage2.", "stage3.", "stage4.")
+BACKBONE_ENDS = {"conv5.": "the classifier's last convolution, which a detector has not", "fc.": "the classifier's last layer, which a detector has not"}
+BACKBONE_REASON = "torchvision's ShuffleNetV2: prefix 'backbone.' added"
 
 #: Entries beside "state_dict" that upstream or Lightning write, with the reason for leaving each out.
 TRAINING_RECORDS = {
@@ -114,6 +118,8 @@ def select(names: Iterable[str], which: str, path: object) -> Selection:
     if which not in CHOICES:
         raise UserError(f"there are no '{which}' weights; use one of {', '.join(CHOICES)}")
     names = list(names)
+    if names and all(name.startswith((*BACKBONE_PARTS, *BACKBONE_ENDS)) for name in names) and any(name.startswith("fc.") for name in names):
+        return _backbone(names, which, path)
     bare = {name: name for name in names}
     reasons: list[str] = []
     layout = []
@@ -148,6 +154,14 @@ def select(names: Iterable[str], which: str, path: object) -> Selection:
     if not all(is_name(name) for name, _ in taken.values()):
         raise UserError(f"'{path}' has weights whose name is empty or not printable; rename them and save it again")
     return Selection(taken, left, chosen, " ".join(layout))
+
+
+def _backbone(names: list[str], which: str, path: object) -> Selection:
+    """A classifier of torchvision's: its backbone is taken."""
+    _choose({"only": None}, which, path)
+    taken = {name: (f"backbone.{name}", BACKBONE_REASON) for name in names if name.startswith(BACKBONE_PARTS)}
+    left = {name: next(why for start, why in BACKBONE_ENDS.items() if name.startswith(start)) for name in names if name not in taken}
+    return Selection(taken, left, "only", "torchvision")
 
 
 def _choose(groups: Mapping[str, object], which: str, path: object) -> str:

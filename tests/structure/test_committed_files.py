@@ -16,7 +16,8 @@ _HOSTS = ("py" "pi.org", "python" "hosted.org", "download.py" "torch.org", "deb.
           "tsing" "hua.edu.cn", "ali" "yun.com")
 PATTERNS = {
     "a path of one machine": re.compile(r"(?<![\w.~}\])<>-])/(?:" + "|".join(_FOLDERS) + r")/\w"),
-    "an address of a package server": re.compile("|".join(re.escape(host) for host in _HOSTS)),
+    # /models/ of PyTorch's host holds released weights, not packages: weights_convert/pretrained.py names them as upstream does
+    "an address of a package server": re.compile("(?:" + "|".join(re.escape(host) for host in _HOSTS) + ")(?!/models)"),
 }
 _TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".txt", ".cfg", ".h", ".cuh", ".cu", ".cc",
          ".sh", ".html", ".j2", ".css", ".svg", ".xml", ""}
