@@ -10,14 +10,17 @@ import contextlib
 import itertools
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from jt_nanodet import runtime
-from jt_nanodet.checkpoint import weights_sha256
+from jt_nanodet.checkpoint import replacing, weights_sha256
 from jt_nanodet.config import load_config
+from jt_nanodet.data import build_dataset
 from jt_nanodet.data.batches import stack_images
 from jt_nanodet.data.evaluator import detections_to_coco
 from jt_nanodet.data.images import UnreadableImage, read_image
@@ -39,6 +42,7 @@ EXAMPLES = """examples:
   python -m jt_nanodet demo image --config C.yml --model W.pkl --path photos --save
   python -m jt_nanodet demo image --config C.yml --model W.pkl --path 'photos/*.jpg' more.png --csv found.csv
   python -m jt_nanodet demo image --config C.yml --model W.pkl --path photos --save --compare
+  python -m jt_nanodet demo image --config configs/shapes.yml --model W.pkl --path shapes:4 --save
   python -m jt_nanodet demo video --config C.yml --model W.pkl --path in.mp4 --save --output out/demo
   python -m jt_nanodet demo webcam --config C.yml --model W.pkl --show
 """
@@ -84,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("kind", choices=("image", "video", "webcam"))
     made.add_argument("--config", metavar="YAML", required=True)
     made.add_argument("--model", metavar="FILE", required=True, help="weights: .pkl or .npz (others: python -m weights_convert)")
-    made.add_argument("--path", metavar="PATH", nargs="+", default=[], help="image: files, folders, quoted patterns; video: one file")
+    made.add_argument("--path", metavar="PATH", nargs="+", default=[], help="image: files, folders, quoted patterns, or shapes:N; video: one file")
     made.add_argument("--camera", metavar="N", type=int, default=0, help="webcam: number of the camera (default 0)")
     made.add_argument("--score-thr", metavar="S", type=float, default=SCORE_THRESHOLD, help=f"least score that is shown and written (default {SCORE_THRESHOLD})")
     made.add_argument("--save", action="store_true", help="write drawn pictures or video, detections.json and detections.csv into --output")
@@ -124,6 +128,7 @@ def main(argv: list[str]) -> int:
     config = load_config(args.config)
     with contextlib.ExitStack() as stack:
         # sources and places to write are opened first: what is wrong with them must not show after the model has loaded
+        args.path = [path for word in args.path for path in drawn(word, config, stack)] if args.kind == "image" else args.path
         source = find_pictures(args.path) if args.kind == "image" else Frames(args.path[0] if args.kind == "video" else args.camera)
         if isinstance(source, Frames):
             stack.callback(source.close)
@@ -149,6 +154,22 @@ def main(argv: list[str]) -> int:
     for place in [args.output] if args.save else []:
         print(f"written to {place}")
     return 0
+
+
+def drawn(word: str, config, stack: contextlib.ExitStack) -> list[str]:
+    """``shapes:N``: N pictures that the configuration's own validation set draws, in a temporary folder; any other word is itself."""
+    if not word.startswith("shapes:"):
+        return [word]
+    count = word.removeprefix("shapes:")
+    if config.data.val.name != "ShapesDataset" or not count.isdigit() or int(count) < 1:
+        raise UserError(f"{word}: only a configuration with a ShapesDataset draws pictures, N of them for shapes:N; use configs/shapes.yml, or give files")
+    dataset = build_dataset(config.data.val, "test")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nanodet-shapes-"))
+    paths = [os.path.join(folder, f"shapes-{n:03d}.png") for n in range(min(int(count), len(dataset)))]
+    for n, path in enumerate(paths):
+        with replacing(path) as file:
+            file.write(cv2.imencode(".png", dataset.load(n))[1].tobytes())
+    return paths
 
 
 def refuse_to_replace(source, args) -> None:

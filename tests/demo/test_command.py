@@ -66,6 +66,14 @@ def test_a_folder_of_pictures(run, photos, tmp_path):
     assert len(list(csv.reader(open(out / "detections.csv")))) == 3 and cv2.imread(str(out / "a.png")).any()
 
 
+def test_pictures_that_the_project_draws_itself(run, tmp_path):
+    code, said, complaints = run("image", "--path", "shapes:3", "--save", "--output", tmp_path / "out")
+    assert code == 0, complaints
+    assert "on 3 pictures" in said and (tmp_path / "out" / "shapes-002.png").is_file()
+    code, _, complaints = run("image", "--path", "shapes:none")
+    assert code == 2 and "shapes:N" in complaints
+
+
 def test_a_lower_threshold_shows_more(run, photos, tmp_path):
     code, said, _ = run("image", "--path", photos / "a.png", "--score-thr", "0.1", "--json", tmp_path / "d.json")
     assert code == 0 and "2 detections of score 0.1 or more" in said and "1 circle, 1 square" in said
