@@ -67,12 +67,14 @@ def table(rows: list[dict], pictures: int) -> dict:
                 *(round(row[kind]["mAP"], 5) if row[kind]["mAP"] is not None else None for kind in ("float32", "float16"))]
 
     claims = "; ".join(f"{who}: {value} MB" for who, value in CLAIMS.items())
+    on = f"mAP of the reference on {pictures} COCO pictures" if pictures else "no mAP was measured in this run"
+    on_zh = f"mAP 为参考实现在 {pictures} 张 COCO 图片上的结果" if pictures else "本次运行没有测 mAP"
     return {
         "columns": ["model", "weights", "numbers", "float32, MB", "float16, MB", "mAP, float32", "mAP, float16"],
         "columns_zh": ["模型", "权重", "数值个数", "float32，MB", "float16，MB", "mAP，float32", "mAP，float16"],
         "rows": [cells(row) for row in rows],
-        "note": f"MB = 10^6 bytes of a .pkl file for inference; mAP of the reference on {pictures} COCO pictures; drawn weights have a size and no mAP. Claimed elsewhere: {claims}",
-        "note_zh": f"MB = 10^6 字节，推理用 .pkl 文件；mAP 为参考实现在 {pictures} 张 COCO 图片上的结果；抽取的权重只有大小，没有 mAP。别处的说法：{claims}",
+        "note": f"MB = 10^6 bytes of a .pkl file for inference; {on}; drawn weights have a size and no mAP. Claimed elsewhere: {claims}",
+        "note_zh": f"MB = 10^6 字节，推理用 .pkl 文件；{on_zh}；抽取的权重只有大小，没有 mAP。别处的说法：{claims}",
     }
 
 
