@@ -25,9 +25,8 @@ from weights_convert import convert, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("nanodet-plus-m_320", "nanodet-plus-m_416", "nanodet-plus-m-1.5x_320", "nanodet-plus-m-1.5x_416")
-#: What others say, MB: the first README of this project of its model, and upstream's README of three.
-CLAIMS = {"first README of this project, float16": 1.8, "upstream, NanoDet-m (the first NanoDet), float16": 1.8,
-          "upstream, NanoDet-Plus-m, float16": 2.3, "upstream, NanoDet-Plus-m-1.5x, float16": 4.7}  # fmt: skip
+#: What others say of float16, MB: the first README of this project, and upstream's README, where 1.8 is another model's number.
+CLAIMS = {"this project's first README": 1.8, "upstream: NanoDet-m (not Plus)": 1.8, "NanoDet-Plus-m": 2.3, "NanoDet-Plus-m-1.5x": 4.7}
 TIMEOUT_SECONDS = 7200
 
 
@@ -66,15 +65,15 @@ def table(rows: list[dict], pictures: int) -> dict:
         return [row["name"], row["source"], row["numbers"], *(round(row[kind]["bytes"] / 1e6, 3) for kind in ("float32", "float16")),
                 *(round(row[kind]["mAP"], 5) if row[kind]["mAP"] is not None else None for kind in ("float32", "float16"))]
 
-    claims = "; ".join(f"{who}: {value} MB" for who, value in CLAIMS.items())
+    claims = ", ".join(f"{who} {value}" for who, value in CLAIMS.items())
     on = f"mAP of the reference on {pictures} COCO pictures" if pictures else "no mAP was measured in this run"
     on_zh = f"mAP 为参考实现在 {pictures} 张 COCO 图片上的结果" if pictures else "本次运行没有测 mAP"
     return {
         "columns": ["model", "weights", "numbers", "float32, MB", "float16, MB", "mAP, float32", "mAP, float16"],
         "columns_zh": ["模型", "权重", "数值个数", "float32，MB", "float16，MB", "mAP，float32", "mAP，float16"],
         "rows": [cells(row) for row in rows],
-        "note": f"MB = 10^6 bytes of a .pkl file for inference; {on}; drawn weights have a size and no mAP. Claimed elsewhere: {claims}",
-        "note_zh": f"MB = 10^6 字节，推理用 .pkl 文件；{on_zh}；抽取的权重只有大小，没有 mAP。别处的说法：{claims}",
+        "note": f"MB = 10^6 bytes of a .pkl file; {on}; drawn weights have a size only. Claimed for float16, MB: {claims}",
+        "note_zh": f"MB = 10^6 字节（.pkl 文件）；{on_zh}；抽取的权重只有大小。别处对 float16 的说法，MB：{claims}",
     }
 
 

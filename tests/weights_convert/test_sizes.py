@@ -31,7 +31,7 @@ def test_the_table(small, tmp_path):
     assert drawn["source"] == "drawn" and drawn["float32"]["mAP"] is None
     assert 2160 < given["float16"]["bytes"] < given["float32"]["bytes"] - 2000
     table, note = own_table(document["tables"]["sizes"], chinese=False)
-    assert len(table.rows) == 4 and "1.8 MB" in note and "NanoDet-m (the first NanoDet)" in note
+    assert len(table.rows) == 4 and "first README 1.8" in note and "NanoDet-m (not Plus) 1.8" in note and "on 2 COCO pictures" in note
 
 
 def test_bad_input(small, tmp_path, capsys):
