@@ -192,7 +192,8 @@ def build_home(toolkit: Toolkit, folder: Path) -> Path:
     digest = hashlib.sha256(repr(toolkit).encode())
     for path in shim_files:
         digest.update(path.read_bytes())
-    home = folder / f"{HOME_PREFIX}{toolkit.version}-{digest.hexdigest()[:12]}"
+    # No "-" before the digest: Jittor takes "-dc" anywhere in a command for the flag, and links wrongly.
+    home = folder / f"{HOME_PREFIX}{toolkit.version}_{digest.hexdigest()[:12]}"
     if (home / "complete").is_file() and not any(link.is_symlink() and not link.exists() for link in (home / "lib64").iterdir()):
         return home
     fresh = folder / f"new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
