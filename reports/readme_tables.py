@@ -10,7 +10,8 @@ The first word names a file of reports/results/, the second one of its tables:
 
 - `tables.NAME` of the file when it brings its own: `{"columns": [...], "rows": [[...], ...], "note": "..."}`, cells being
   text or numbers; `columns_zh` and `note_zh` serve README.zh-CN.md;
-- `metrics`, `fps`, `classes` for a result.json of `alignment.infer` (also below an `infer` or `result` entry).
+- `metrics`, `fps`, `classes` for a result.json of `alignment.infer` (also below an `infer` or `result` entry);
+- `gpu` for a file of `python -m jt_nanodet bench gpu`.
 
 `python -m reports.readme_tables` rewrites the READMEs; `--check` only says whether they are up to date (exit 1 if not).
 """
@@ -38,7 +39,9 @@ DERIVED: dict[str, Callable[[dict], tables.Table | None]] = {
     "metrics": lambda data: tables.metric_table(tables.metrics_of(data)),
     "classes": lambda data: tables.class_table(as_dict(data.get("metrics"))),
     "fps": lambda data: tables.fps_table(as_dict(data.get("fps"))),
+    "gpu": tables.gpu_table,
 }
+NOTES: dict[str, Callable[[dict], str]] = {"fps": lambda data: tables.fps_note(as_dict(data.get("fps"))), "gpu": tables.gpu_note}
 
 
 def cell_text(value: object) -> str:
@@ -87,7 +90,7 @@ def build(results: Path, file: str, name: str, chinese: bool) -> str:
         if found is None:
             names = [*own, *DERIVED]
             raise UserError(f"reports/results/{file} has no table {name!r}; name one of {', '.join(names)} in the README's mark")
-        table, note = found, tables.fps_note(as_dict(homes[0].get("fps"))) if name == "fps" else ""
+        table, note = found, NOTES[name](homes[0]) if name in NOTES else ""
         if chinese:
             table.columns = [ZH.get(column, column) for column in table.columns]
     if not table.columns or not table.rows or any(len(row) != len(table.columns) for row in table.rows):

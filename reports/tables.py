@@ -207,6 +207,25 @@ def fps_note(fps: dict) -> str:
     return "; ".join(known)
 
 
+def gpu_table(data: dict) -> Table | None:
+    """Training and inference of both sides on a GPU, from `bench gpu`: one row a setting; a dash where a side did not get there."""
+    rows = [as_dict(row) for row in as_list(data.get("rows")) if "precision" in as_dict(row)]
+    if not rows:
+        return None
+    kinds = (("iterations_per_second", "it/s", 2), ("fps", "FPS", 1), ("memory_mb", "memory, MB", 0))
+    table = Table(["setting", *[f"{title}, {SIDE_NAMES[side]}" for _, title, _ in kinds for side in SIDES]], [], [""] * len(rows))
+    for row in rows:
+        cells = [fixed(as_number(as_dict(row.get(side)).get(key)), digits) for key, _, digits in kinds for side in SIDES]
+        table.rows.append([f"fp{as_text(row['precision'])}, batch {as_text(row['batch'])}, {as_text(row['size'])}", *cells])
+    return table
+
+
+def gpu_note(data: dict) -> str:
+    """The card, the versions and the command of a measurement of `bench gpu`."""
+    versions = as_dict(data.get("versions"))
+    return "; ".join([as_text(data.get("gpu")), *(f"{name} {as_text(versions[name])}" for name in ("torch", "jittor") if name in versions), as_text(data.get("command"))])
+
+
 def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as (dotted key, text) pairs."""
     if isinstance(value, dict):

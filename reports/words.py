@@ -24,5 +24,7 @@ ZH = {
     "images/s": "张/秒", "Environment": "环境", "Hashes": "哈希", "what": "项目", "value": "值", "from": "来源",
     "Repeat it": "复现命令", "copy": "复制", "Not run": "未运行", "why": "原因", "Durations": "用时",
     "Everything that could be checked was run.": "所有可检查的项目均已运行。", "light / dark": "浅色 / 深色",
+    "setting": "设置", "it/s, PyTorch": "训练 步/秒，PyTorch", "it/s, Jittor": "训练 步/秒，Jittor", "FPS, PyTorch": "推理 FPS，PyTorch",
+    "FPS, Jittor": "推理 FPS，Jittor", "memory, MB, PyTorch": "显存 MB，PyTorch", "memory, MB, Jittor": "显存 MB，Jittor",
     "agrees": "一致", "differs": "不同",
 }  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jt_nanodet import runtime
-from jt_nanodet.bench.kernels import machine, quantiles
+from jt_nanodet.bench.kernels import command_line, machine, quantiles
 from jt_nanodet.checkpoint import replacing
 from jt_nanodet.errors import UserError
 
@@ -74,7 +75,13 @@ def run_side(side: str, args: argparse.Namespace, precision: int, batch: int, si
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             return json.loads(line)
-    return {"error": (done.stderr.strip().splitlines() or ["without a word"])[-1][:400]}
+    return {"error": reason(done.stderr)}
+
+
+def reason(errors: str) -> str:
+    """The lines that tell why a process ended: its last ones, without colours."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", errors).splitlines() if line.strip()]
+    return " | ".join(lines[-6:])[-800:] or "without a word"
 
 
 def main(argv: list[str]) -> int:
@@ -106,7 +113,7 @@ def main(argv: list[str]) -> int:
         if all("error" not in row.get(side, {"error": ""}) for side in MODULES):
             row["jittor_over_pytorch"] = {k: row["jittor"][k] / row["pytorch"][k] for k in ("iterations_per_second", "fps")}
         rows.append(row)
-        document = {"schema_version": 1, "command": "python -m jt_nanodet bench gpu " + " ".join(argv), **where, "rows": rows}
+        document = {"schema_version": 1, "command": command_line("gpu", argv), **where, "rows": rows}
         if args.output:  # after every setting, so that an end before the last one leaves the others
             os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
             with replacing(args.output) as file:

@@ -180,6 +180,12 @@ def numbers(text: str) -> list[int]:
     return found
 
 
+def command_line(name: str, argv: list[str]) -> str:
+    """What to type to measure again; of paths only the last part, which says nothing about this machine."""
+    words = [os.path.basename(word) if os.path.isabs(word) else word for word in argv]
+    return " ".join(["python -m jt_nanodet bench", name, *words])
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m jt_nanodet bench kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -213,7 +219,7 @@ def main(argv: list[str]) -> int:
             for child in children.values():
                 child.close()
         facts = {side: child.facts for side, child in children.items()}
-    document = {"schema_version": 1, "command": "python -m jt_nanodet bench kernels " + " ".join(argv), **machine(args.device), "threads": args.threads,
+    document = {"schema_version": 1, "command": command_line("kernels", argv), **machine(args.device), "threads": args.threads,
                 "processes": facts, "rows": rows}
     if args.output:
         os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)

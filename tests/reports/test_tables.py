@@ -120,3 +120,11 @@ def test_limit_and_names_as_alignment_writes_them():
 def test_the_ratio_over_the_same_rounds_is_preferred():
     fps = {"pytorch": {"fps": 10.0}, "jittor": {"fps": 20.0}, "rounds": 5, "jittor_over_pytorch": {"median": 1.9, "min": 1.8, "max": 2.1}}
     assert tables.fps_note(fps) == "rounds 5; Jittor's images per second over PyTorch's, round by round: 1.90 (1.80 to 2.10)"
+
+
+def test_gpu_rows_dash_what_a_side_did_not_reach():
+    side = {"iterations_per_second": 2.5, "fps": 10.0, "memory_mb": 600.0}
+    table = tables.gpu_table({"rows": [{"precision": 16, "batch": 32, "size": 320, "pytorch": side, "jittor": {"error": "out of memory"}}]})
+    assert table.rows == [["fp16, batch 32, 320", "2.50", tables.NONE, "10.0", tables.NONE, "600", tables.NONE]]
+    assert tables.gpu_table({"rows": []}) is None
+    assert "card" in tables.gpu_note({"gpu": "card", "versions": {"torch": "2"}, "command": "python"})
