@@ -7,9 +7,12 @@ by somebody who wants to break the report. A file that cannot be used becomes a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +23,8 @@ KNOWN_PARTS = ("structure", "weights", "layers", "infer")
 #: A result file is text about tensors, not tensors: more than this is a mistake or an attack.
 MAX_BYTES = 256 * 1024 * 1024
 MAX_TEXT = 4000
+#: More than any result file needs; Python's own limit where nobody raised it.
+DEPTH = 1000
 
 # Characters that would vanish, reorder the line, or be illegal in XML: control codes, bidirectional
 # overrides, line separators, lone surrogates, non-characters.
@@ -125,6 +130,17 @@ def as_count(value: object) -> int | None:
     return int(number)
 
 
+@contextlib.contextmanager
+def shallow() -> Iterator[None]:
+    """At most DEPTH calls within each other, also where a package has raised Python's limit (some frameworks do)."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(min(limit, DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def read_json(path: Path, name: str, shown: str) -> Part:
     """Read one result file; every way in which it can be bad ends in `Part.problem`."""
     part = Part(name, shown)
@@ -137,7 +153,8 @@ def read_json(path: Path, name: str, shown: str) -> Part:
             part.problem = f"{shown} has {size} bytes, more than a result file can have"
             return part
         text = path.read_bytes().decode("utf-8", "replace")
-        data = clean(json.loads(text))
+        with shallow():
+            data = clean(json.loads(text))
     except OSError as error:
         part.problem = f"{shown} cannot be read ({visible(error.strerror or str(error))})"
     except RecursionError:
