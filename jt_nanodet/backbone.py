@@ -5,7 +5,7 @@
 import jittor as jt
 from jittor import nn
 
-from .layers import BatchNorm2d, MaxPool2d, activation_layer, channel_shuffle
+from .layers import BatchNorm2d, Conv2d, MaxPool2d, activation_layer, channel_shuffle
 
 STAGE_CHANNELS = {
     "0.5x": (24, 48, 96, 192, 1024),
@@ -17,7 +17,7 @@ STAGE_REPEATS = (4, 8, 4)
 
 
 def depthwise_conv(channels, stride):
-    return nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+    return Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
 
 
 def pointwise_conv(in_channels, out_channels):

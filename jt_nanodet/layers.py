@@ -8,6 +8,10 @@ from jittor import nn
 
 from .errors import UserError, nearest
 
+# differs: what Jittor computes slowly on the CPU, or less exactly, is done in C++ there
+from .operators import norm, switch, upsample, window
+
+
 class LeakyReLU(nn.Module):
     """x where positive, else x · negative_slope."""  # differs: Jittor's own hides its slope, and nobody could compare it
 
@@ -16,7 +20,8 @@ class LeakyReLU(nn.Module):
         self.negative_slope = negative_slope
 
     def execute(self, x):
-        return nn.leaky_relu(x, self.negative_slope)
+        y = norm.followed_by(x, self.negative_slope)
+        return nn.leaky_relu(x, self.negative_slope) if y is None else y
 
 
 ACTIVATIONS = {
@@ -61,6 +66,11 @@ class BatchNorm2d(nn.Module):
 
     def execute(self, x):
         mean, var = self.running_mean, self.running_var
+        if self.is_training() and switch.usable(x):
+            y, *new = norm.batch_norm(x, self.weight, self.bias, mean, var, self.num_batches_tracked, self.eps, self.momentum)
+            for held, value in zip((mean, var, self.num_batches_tracked), new):
+                held.update(value)
+            return y
         if self.is_training():
             mean = exact_mean(x, [0, 2, 3])
             var = exact_mean(jt.sqr(x - mean.reshape(1, -1, 1, 1)), [0, 2, 3])
@@ -87,6 +97,8 @@ class GroupNorm(nn.Module):
         self.bias = jt.zeros(num_channels)
 
     def execute(self, x):
+        if switch.usable(x):
+            return norm.group_norm(x, self.weight, self.bias, self.num_groups, self.eps)
         b, c, h, w = x.shape
         groups = x.reshape(b, self.num_groups, -1)
         centred = groups - exact_mean(groups, [2]).unsqueeze(2)
@@ -95,8 +107,33 @@ class GroupNorm(nn.Module):
         return normal * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
 
 
-MaxPool2d = nn.MaxPool2d
-Upsample = nn.Upsample
+class Conv2d(nn.Conv2d):
+    """Convolution; the depthwise ones have an operator of their own."""  # differs: PyTorch's is fast enough to be compared with
+
+    def execute(self, x):
+        own = self.is_depthwise_conv and switch.usable(x, self.weight) and tuple(self.dilation) == (1, 1)
+        if not (own and window.square(self.kernel_size, self.stride, self.padding)):
+            return super().execute(x)
+        y = window.depthwise(x, self.weight, self.stride[0], self.padding[0])
+        return y if self.bias is None else y + self.bias.reshape(1, -1, 1, 1)
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """Max-pooling, padded with −∞."""  # differs: as above
+
+    def execute(self, x):
+        pool = self._layer
+        if pool.ceil_mode or pool.return_indices or not (switch.usable(x) and window.square(pool.kernel_size, pool.stride, pool.padding)):
+            return super().execute(x)
+        return window.max_pool(x, pool.kernel_size[0], pool.stride[0], pool.padding[0])
+
+
+class Upsample(nn.Upsample):
+    """Interpolation; the bilinear one to twice the size has an operator of its own."""  # differs: as above
+
+    def execute(self, x):
+        own = self.mode == "bilinear" and self.scale_factor in (2, (2, 2)) and not self.align_corners and switch.usable(x)
+        return upsample.upsample(x) if own else super().execute(x)
 
 
 def norm_layer(norm_cfg, channels):
@@ -133,7 +170,7 @@ class DepthwiseConvModule(nn.Module):
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, norm_cfg=None, activation="ReLU"):
         super().__init__()
         bias = norm_cfg is None
-        self.depthwise = nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding, groups=in_channels, bias=bias)
+        self.depthwise = Conv2d(in_channels, in_channels, kernel_size, stride, padding, groups=in_channels, bias=bias)
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, 1, 0, bias=bias)
         self.with_norm = norm_cfg is not None
         if self.with_norm:
@@ -152,6 +189,19 @@ class DepthwiseConvModule(nn.Module):
         return self.act(x)
 
 
+class ScaleFunction(jt.Function):
+    """x · scale, the gradient of the factor summed in float64."""
+    # differs: Jittor would sum it in float32, one after the other: 20 times PyTorch's error over 12,800 elements
+
+    def execute(self, x, scale):
+        self.saved = x, scale
+        return x * scale
+
+    def grad(self, gradient):
+        x, scale = self.saved
+        return gradient * scale, (gradient.float64() * x.float64()).sum().cast(scale.dtype).reshape(scale.shape)
+
+
 class Scale(nn.Module):
     """One learnable factor."""  # differs: (1,) where PyTorch has a 0-d parameter
 
@@ -160,7 +210,7 @@ class Scale(nn.Module):
         self.scale = jt.ones(1)  # differs: Jittor has no 0-d Var; `state_arrays` gives it shape () again
 
     def execute(self, x):
-        return x * self.scale
+        return ScaleFunction.apply(x, self.scale)  # differs: as said there
 
 
 class Integral(nn.Module):

@@ -8,6 +8,9 @@ def set_up(opts):
     # differs: runtime and Jittor's MPI do all of it
     runtime.setup(opts.device, opts.threads)
     import jittor as jt
+    from .operators import switch
+
+    switch.use(switch.on() and not opts.plain)
 
     return (jt.rank, jt.world_size) if jt.in_mpi else (0, 1)
 

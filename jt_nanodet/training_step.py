@@ -16,6 +16,7 @@ from .ema import ExpMovingAverager
 from .layers import BatchNorm2d
 from .losses import training_losses
 from .optim import build_optimizer, clip_by_norm, global_norm
+from .operators.update import FusedUpdate  # differs: on the CPU clipping, update and averages are one operator in C++
 from .schedule import LearningRate
 
 
@@ -67,6 +68,7 @@ class TrainingStep:
         self.schedule = LearningRate(cfg.schedule)
         averager = cfg.model.weight_averager
         self.ema = ExpMovingAverager(model, averager.decay) if averager else None
+        self.fused = FusedUpdate(self.optimizer, self.ema, model)  # differs: as said at its import
         self.scale = LossScale(cfg.device.precision == 16 and bool(jt.flags.use_cuda))  # differs: one device for all
         self.epoch, self.global_step = 0, 0
 
@@ -125,6 +127,12 @@ class TrainingStep:
         report, gradients, norm = self.compute(batch, keep_gradients, evidence)
         fits = self.scale.update(np.isfinite(report.grad_norm))
         check_finite(report, self.global_step, self.scale.on)
+        if self.fused.usable():  # differs: the same in one pass over memory
+            self.schedule.before_step(self.optimizer.groups, self.global_step)
+            report.lr = self.optimizer.groups[0].lr
+            self.global_step += 1
+            self.fused.step(gradients, norm, self.cfg.grad_clip, self.global_step)
+            return report
         if self.cfg.grad_clip > 0:
             gradients = dict(zip(gradients, clip_by_norm(gradients.values(), norm, self.cfg.grad_clip)))
         self.schedule.before_step(self.optimizer.groups, self.global_step)

@@ -29,6 +29,7 @@ def activation_layer(name):
 
 BatchNorm2d = nn.BatchNorm2d
 GroupNorm = nn.GroupNorm
+Conv2d = nn.Conv2d
 MaxPool2d = nn.MaxPool2d
 Upsample = nn.Upsample
 
@@ -67,7 +68,7 @@ class DepthwiseConvModule(nn.Module):
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, norm_cfg=None, activation="ReLU"):
         super().__init__()
         bias = norm_cfg is None
-        self.depthwise = nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding, groups=in_channels, bias=bias)
+        self.depthwise = Conv2d(in_channels, in_channels, kernel_size, stride, padding, groups=in_channels, bias=bias)
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, 1, 0, bias=bias)
         self.with_norm = norm_cfg is not None
         if self.with_norm:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from .layers import BatchNorm2d, ConvModule, DepthwiseConvModule, Upsample, activation_layer
+from .layers import BatchNorm2d, Conv2d, ConvModule, DepthwiseConvModule, Upsample, activation_layer
 
 
 class GhostModule(nn.Module):
@@ -22,7 +22,7 @@ class GhostModule(nn.Module):
             activation_layer(activation) if activation else nn.Sequential(),
         )
         self.cheap_operation = nn.Sequential(
-            nn.Conv2d(primary, primary, 3, 1, 1, groups=primary, bias=False),
+            Conv2d(primary, primary, 3, 1, 1, groups=primary, bias=False),
             BatchNorm2d(primary),
             activation_layer(activation) if activation else nn.Sequential(),
         )
@@ -43,7 +43,7 @@ class GhostBottleneck(nn.Module):
             self.shortcut = nn.Sequential()
         else:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, in_channels, kernel_size, 1, (kernel_size - 1) // 2, groups=in_channels, bias=False),
+                Conv2d(in_channels, in_channels, kernel_size, 1, (kernel_size - 1) // 2, groups=in_channels, bias=False),
                 BatchNorm2d(in_channels),
                 nn.Conv2d(in_channels, out_channels, 1, 1, 0, bias=False),
                 BatchNorm2d(out_channels),

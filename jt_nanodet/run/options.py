@@ -24,6 +24,7 @@ class Options:
     max_steps: int | None
     freeze_norm: bool
     threads: int | None
+    plain: bool
     notes: tuple[str, ...]
 
 
@@ -44,7 +45,7 @@ def parse(argv: list[str], prog: str) -> Options:
     device = args.device or ("cpu" if config.device.gpu_ids in (-1, (-1,)) else "cuda")
     return Options(
         config, args.config, device, args.seed, args.load_weights or config.schedule.load_model, resume, args.max_steps,
-        args.freeze_bn, args.threads, tuple(notes),
+        args.freeze_bn, args.threads, args.plain, tuple(notes),
     )
 
 
@@ -62,6 +63,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--max-steps", type=int, help="stop after so many steps in all")
     parser.add_argument("--threads", type=int, help="threads of this process's arithmetic")
     parser.add_argument("--freeze-bn", action="store_true", help="BatchNorm keeps its statistics and normalises with them")
+    parser.add_argument("--plain", action="store_true", help="Jittor's own graph, without the operators in C++ (PyTorch has no other)")
     for side in ("train", "val"):
         parser.add_argument(f"--{side}-images", metavar="DIR", help=f"folder of COCO pictures in place of data.{side}")
         parser.add_argument(f"--{side}-annotations", metavar="FILE", help="their annotations")

@@ -61,7 +61,8 @@ LAYERS = {
         first="from jt_nanodet import runtime; runtime.setup()",
     ),
     "kernel references": Layer(
-        ("jt_nanodet/kernels/__init__.py", "jt_nanodet/kernels/*_reference.py"), ("jittor", "torch", "torch_ref", "alignment", "weights_convert", "reports")
+        ("jt_nanodet/kernels/__init__.py", "jt_nanodet/kernels/*_reference.py", "jt_nanodet/operators/__init__.py", "jt_nanodet/operators/*_reference.py"),
+        ("jittor", "torch", "torch_ref", "alignment", "weights_convert", "reports"),
     ),
     "torch_ref": Layer(("torch_ref/*.py",), ("jittor", "alignment", "weights_convert", "reports")),
     "alignment core": Layer(("alignment/*.py",), ("jittor", "torch", "torch_ref"), but=RUNNERS),
