@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from alignment.flips import Causes, ImageSide, Limits, explain_image
 from alignment.noise import WIDEST_BOX_FLOOR, WIDEST_SCORE_FLOOR
@@ -148,6 +147,8 @@ def _by_image(detections: Sequence[Mapping[str, Any]]) -> dict[int, ImageSide]:
 
 def assign(overlap: np.ndarray, least: float) -> list[tuple[int, int]]:
     """Pairs (row, column) of the (n, m) overlaps: as many as possible with an overlap of at least `least`, and of those the best in sum."""
+    from scipy.optimize import linear_sum_assignment  # here: it takes half of the time of starting a command
+
     if not overlap.size:
         return []
     allowed = overlap >= least

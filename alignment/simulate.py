@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment import curve_align, curve_metrics, curve_verdict, curves, log_alterations
@@ -210,6 +209,8 @@ def hash_name(name: str) -> int:
 
 def kept(row: dict) -> bool | None:
     """Whether a row keeps its limit. A rate at its limit is above it half of the time by chance, so only a significant excess (5 %) breaks it."""
+    from scipy import stats  # here: it takes half a second to import
+
     if row["limit"] is None:
         return None
     verdict, side, rate = row["limit"]
