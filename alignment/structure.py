@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import inputs
+from alignment import inputs, pair
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.result import Result
 from alignment.runners import child
@@ -52,8 +52,11 @@ def inference_parameters(modules: list[dict[str, Any]]) -> int:
 
 
 def main(argv: list[str]) -> int:
+    if pair.asked(argv):
+        return pair.main(argv, "structure")
     parser = argparse.ArgumentParser(prog="python -m alignment.structure", description=__doc__.split("\n\n")[0], parents=[parent_parser()],
                                      epilog="example: python -m alignment.structure --config configs/shapes.yml --output out")
+    parser.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
     args = parser.parse_args(argv)
     folder = prepare_output(args.output)
     inputs.check_arguments(args)

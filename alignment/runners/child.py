@@ -21,17 +21,21 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"pytorch": ("torch_ref", "jt_nanodet", "alignment/runners"), "jittor": ("jt_nanodet", "alignment/runners")}
 
 
-def run(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], folder: Path, *, verbosity: int = 0) -> dict[str, Any]:
+def run(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], folder: Path, *, verbosity: int = 0, timeout: float | None = None) -> dict[str, Any]:
     """Run `tasks` one after the other in one child of `side`; return what it wrote to its report: one entry a task.
 
     `common` goes to every task (config, weights, device, threads, seed). The child's progress goes to our standard error.
-    Raises UserError with the child's own sentence when it refuses its input, and with the end of its output when it dies.
+    Raises UserError with the child's own sentence when it refuses its input, and with the end of its output when it dies,
+    or when it is not done after `timeout` seconds.
     """
     job, report = prepare(side, tasks, common, folder, verbosity)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         # progress lines are shown as they come; standard output and a traceback are kept for the error message
-        code = subprocess.run(command(side, job), stdin=subprocess.DEVNULL, stdout=log, stderr=None if verbosity >= 0 else log,
-                              env=environment(), check=False).returncode
+        try:
+            code = subprocess.run(command(side, job), stdin=subprocess.DEVNULL, stdout=log, stderr=None if verbosity >= 0 else log,
+                                  env=environment(), check=False, timeout=timeout).returncode
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"the {side} side was not done after {timeout:g} s and was stopped: mend what hangs, or give more with --timeout") from error
         log.seek(0)
         output = log.read()
     if report.is_file():

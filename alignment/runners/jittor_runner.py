@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.runners import backward_tasks, tasks, train_tasks
+from alignment.runners import backward_tasks, pair_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend
 from jt_nanodet import runtime
 
@@ -124,6 +124,11 @@ class JittorBackend(Backend):
 
         return tester
 
+    def hands(self) -> Any:
+        from alignment.runners import jittor_pair
+
+        return jittor_pair.Hands(self)
+
     def versions(self) -> dict[str, str]:
         return {"jittor": self.jt.__version__}
 
@@ -180,7 +185,7 @@ def plain(value: Any) -> Any:
 
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed,
-         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate}
+         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate, "pair": pair_tasks.candidate}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], JittorBackend, KINDS))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alignment.noise import measure_floor
-from alignment.runners import backward_tasks, tasks, train_tasks
+from alignment.runners import backward_tasks, pair_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend, map_tensors, tensors_of
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
@@ -125,6 +125,18 @@ class TorchBackend(Backend):
         return {
             name: floor(np.concatenate(truth[name]), [np.concatenate(one) for one in zip(*runs[name])], names) for name in truth if truth[name]
         }
+
+    def hands(self) -> Any:
+        from alignment.runners import torch_pair
+
+        return torch_pair.Hands(self)
+
+    def pair_changes(self, seed: int) -> list["Change"]:
+        """Without the position in the batch: of any model, nobody knows which axis is the batch."""
+        return [change for change in harmless_changes(seed, any_type=True) if change.name != "position in the batch"]
+
+    def nudged(self, model: Any, seed: int) -> Any:
+        return nudged_model(model, seed)
 
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
@@ -312,7 +324,8 @@ def nudged_model(model: Any, seed: int) -> Any:
     return twin
 
 
-def harmless_changes(seed: int) -> list[Change]:
+def harmless_changes(seed: int, any_type: bool = False) -> list[Change]:
+    """With `any_type` integers (indices, masks) are left as they are."""
     random = np.random.RandomState(seed)
     return [
         Change("other number of threads", around=other_threads),
@@ -320,7 +333,7 @@ def harmless_changes(seed: int) -> list[Change]:
         Change("channels last", before=lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t),
         # behind a neighbour with other values: the same image must not care
         Change("position in the batch", before=lambda t: torch.cat((t.flip(-1), t)), after=lambda t: t[len(t) // 2:]),
-        Change("input moved by one ULP", before=lambda t: nudge(t, random)),
+        Change("input moved by one ULP", before=lambda t: t if any_type and not t.is_floating_point() else nudge(t, random)),
         Change("weights moved by one ULP", weights=True),
     ]
 
@@ -335,7 +348,7 @@ def plain(value: Any) -> Any:
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed,
          "train": train_tasks.train_reference, "shapes": train_tasks.shapes,
-         "backward": backward_tasks.reference}
+         "backward": backward_tasks.reference, "pair": pair_tasks.reference}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))

@@ -1,0 +1,77 @@
+"""What a pair of models needs of Jittor beyond `jittor_runner`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+HYPER = {
+    "LayerNorm": ("eps",), "Linear": ("in_features", "out_features"), "Dropout": ("p",), "InstanceNorm": ("eps",), "BatchNorm": ("num_features", "eps", "momentum"),
+    "ConvTranspose": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "dilation"),
+    "Embedding": ("num_embeddings", "embedding_dim"),
+}
+
+
+class Hands:
+    def __init__(self, backend: Any):
+        self.backend, self.jt = backend, backend.jt
+
+    def adopt(self, model: Any) -> None:
+        if not isinstance(model, self.jt.Module):
+            raise TypeError(f"build_candidate() returned {type(model).__name__}, no jittor.nn.Module")
+        model.train()
+        # Jittor's eval() stops the gradient of every weight; only train() shows which ones have any
+        self.backend.trained = {id(v) for v in model.parameters() if not v.is_stop_grad()}
+        model.eval()
+        self.backend.model = model
+
+    def hyper(self, module: Any) -> dict[str, Any]:
+        found = self.backend.hyper(module)
+        for name in HYPER.get(type(module).__name__, ()):
+            value = getattr(module, name, None)
+            if value is not None:
+                found[name] = list(value) if isinstance(value, tuple) else value
+        if type(module).__name__ in ("Linear", "ConvTranspose"):
+            found["bias"] = module.bias is not None and module.bias is not False
+        return found
+
+    def entries(self) -> dict[str, Any]:
+        return {f"{path}.{name}" if path else name: value for path, module in self.backend.modules() for name, value in vars(module).items()
+                if isinstance(value, self.jt.Var) and not name.startswith("_")}
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {k: np.array(v.numpy()) for k, v in self.entries().items()}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        for name, var in self.entries().items():
+            if name in state:
+                var.update(self.jt.array(np.array(state[name]).reshape(tuple(var.shape))))
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """Integers as 64 bits: Jittor keeps them in 32, whatever they were."""
+        found = np.array(tensor.numpy())
+        return found.astype(np.int64) if found.dtype == np.int32 else found
+
+    @contextlib.contextmanager
+    def watch(self, model: Any, before: Callable, after: Callable) -> Iterator[None]:
+        tapped: dict[int, Any] = {}
+        for path, module in self.backend.modules_of(model):
+            if id(module) in tapped:
+                continue
+
+            def execute(*args, module=module, path=path, original=module.execute, **kwargs):
+                before(path, module, args, kwargs)
+                output = original(*args, **kwargs)
+                after(path, module, output)
+                return output
+
+            module.execute = execute
+            tapped[id(module)] = module
+        try:
+            yield
+        finally:
+            for module in tapped.values():
+                del module.execute

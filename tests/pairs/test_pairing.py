@@ -1,0 +1,99 @@
+"""Pairing of modules and weights, and the pair file, without a framework."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignment import new, pair, pair_file
+from alignment.pairing import pair_modules, transfer
+from jt_nanodet.errors import UserError
+
+
+def row(path, kind="Conv2d", shape=(4, 3, 1, 1), leaf=True, first=None):
+    return {"path": path, "type": kind, "leaf": leaf, "params": [{"name": "weight", "shape": list(shape)}] if leaf and shape else [], "first": first}
+
+
+def found(ref, cand, **more):
+    return {m.ref: (m.cand, m.how) for m in pair_modules(ref, cand, **more)}
+
+
+def test_equal_paths_need_no_guess():
+    assert found([row("a"), row("b")], [row("b"), row("a")]) == {"a": ("a", "name"), "b": ("b", "name")}
+
+
+def test_the_order_of_execution_decides_among_equals_and_a_composite_follows_its_parts():
+    ref = [row("m", leaf=False), row("m.a", first=1), row("m.b", first=2), row("n", first=3, shape=(9,))]
+    cand = [row("k", leaf=False), row("k.y", first=2), row("k.x", first=1), row("z", first=3, shape=(9,))]
+    assert found(ref, cand) == {"m": ("k", "guess"), "m.a": ("k.x", "guess"), "m.b": ("k.y", "guess"), "n": ("z", "guess")}
+
+
+def test_another_shape_is_never_guessed_and_both_sides_say_so():
+    matches = pair_modules([row("a", first=1)], [row("b", shape=(5, 3, 1, 1), first=1)])
+    assert [(m.ref, m.cand, m.how) for m in matches] == [("a", None, ""), (None, "b", "")]
+
+
+def test_the_map_wins_over_names_and_rename_over_guesses():
+    ref, cand = [row("a", first=1), row("b", first=2)], [row("a", first=1), row("b", first=2)]
+    assert found(ref, cand, overrides={"a": "b", "b": "a"}) == {"a": ("b", "override"), "b": ("a", "override")}
+    assert found([row("a")], [row("x.a")], rename=lambda k: "x." + k) == {"a": ("x.a", "rename")}
+
+
+@pytest.mark.parametrize("overrides", [{"c": "a"}, {"a": "c"}, {"a": "a", "b": "a"}])
+def test_a_map_that_cannot_be_is_refused(overrides):
+    with pytest.raises(UserError, match="map"):
+        pair_modules([row("a"), row("b")], [row("a"), row("b")], overrides)
+
+
+def test_every_key_is_accounted_for():
+    matches = pair_modules([row("a", first=1), row("n", first=2, shape=(2, 3))], [row("b", first=1), row("n", first=2, shape=(3, 2))])
+    ref = {"a.weight": np.ones((4, 3, 1, 1)), "a.num_batches_tracked": np.array(0), "a.bias": np.ones(4), "n.weight": np.arange(6.0).reshape(2, 3)}
+    cand = {"b.weight": np.zeros((4, 3, 1, 1)), "n.weight": np.zeros((3, 2)), "b.extra": np.zeros(1)}
+    state, rows, unfilled = transfer(ref, cand, matches)
+    assert [(r.source, r.target, r.status) for r in rows] == [
+        ("a.weight", "b.weight", "renamed"), ("a.num_batches_tracked", None, "dropped"), ("a.bias", None, "dropped"), ("n.weight", "n.weight", "value_converted")]
+    assert unfilled == ["b.extra"] and np.array_equal(state["n.weight"], ref["n.weight"].T)
+
+
+def test_two_weights_for_one_place_are_refused():
+    with pytest.raises(UserError, match="two weights"):
+        transfer({"a": np.ones(1), "b": np.ones(1)}, {"c": np.ones(1)}, [], lambda key: "c")
+
+
+@pytest.mark.parametrize("text, said", [
+    ("import torch\n", "move the import"), ("from jittor import nn\n", "move the import"), ("def (", "cannot be read"), ("x = 1\n", "build_reference"),
+])
+def test_a_bad_pair_file_is_refused_before_anything_starts(tmp_path, text, said):
+    path = tmp_path / "p.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        pair_file.check(str(path))
+
+
+def test_a_missing_file_names_the_template(tmp_path):
+    with pytest.raises(UserError, match="alignment.new"):
+        pair_file.check(str(tmp_path / "none.py"))
+
+
+def test_what_a_pair_file_raises_is_one_sentence(tmp_path):
+    path = tmp_path / "p.py"
+    path.write_text("def build_reference(): raise ValueError('two\\nlines')\ndef build_candidate(): pass\ndef inputs(seed): pass\n")
+    with pytest.raises(UserError, match=r"build_reference\(\) of .* raised ValueError: two lines; mend"):
+        pair_file.call(pair_file.load(str(path)), "build_reference")
+
+
+def test_the_template_is_a_pair_and_is_never_overwritten(tmp_path, capsys):
+    path = tmp_path / "p.py"
+    assert new.main([str(path)]) == 0
+    pair_file.check(str(path))
+    assert pair_file.load(str(path)).inputs(0).shape == (2, 3, 8, 8)
+    with pytest.raises(UserError, match="kept"):
+        new.main([str(path)])
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: 1", "a: ["])
+def test_a_bad_layer_map_is_refused(tmp_path, text):
+    path = tmp_path / "map.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="path"):
+        pair.read_layer_map(path)
