@@ -3,6 +3,7 @@
 The loop of `nanodet/trainer/task.py` under Lightning. A run's folder holds `model_last` and `model_best` (averaged weights, arrays alone),
 training_state.npz (everything `--resume` needs, written after every epoch), logs.txt, log.jsonl, TensorBoard scalars, loss.png, map.png.
 """
+import dataclasses
 import os
 import signal
 import time
@@ -217,8 +218,9 @@ class catch_signals:
 
 
 def header(opts, world):
-    """What the JSONL log begins with."""
-    return {"side": SIDE, "config": os.path.basename(opts.path), "config_sha256": opts.config.sha256(), "seed": opts.seed, "device": opts.device,
+    """What the JSONL log begins with; the hash leaves the run's folder out, so that two runs of one configuration have one hash."""
+    same = dataclasses.replace(opts.config, save_dir="")
+    return {"side": SIDE, "config": os.path.basename(opts.path), "config_sha256": same.sha256(), "seed": opts.seed, "device": opts.device,
             "processes": world, "precision": opts.config.device.precision, "total_epochs": opts.config.schedule.total_epochs,
             "threads": runtime.info().threads, "versions": runtime.versions()}  # differs: Jittor has no such functions
 

@@ -1,5 +1,6 @@
 """The train command: files, lines, resuming bit for bit, interruption, and one sentence for each failure."""
 import contextlib
+import dataclasses
 import errno
 import io
 import json
@@ -8,13 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jt_nanodet.checkpoint import read_weights
 from jt_nanodet.errors import run_cli
-from tests.training.tiny import ROOT, write_tiny
+from tests.training.tiny import ROOT, tiny_config, write_tiny
 
 SIDES = [pytest.param("torch_ref", marks=pytest.mark.torch), pytest.param("jt_nanodet", marks=pytest.mark.jittor)]
 SUFFIX = {"torch_ref": ".pth", "jt_nanodet": ".pkl"}
@@ -78,6 +80,16 @@ def test_files_and_lines(side, finished):
     assert rows[0]["type"] == "header" and rows[0]["seed"] == 0 and len(rows[0]["config_sha256"]) == 64 and rows[0]["versions"]["numpy"]
     assert [r["step"] for r in rows if r["type"] == "train"] == list(range(8))
     assert [r["epoch"] for r in rows if r["type"] == "val"] == [1, 2]
+
+
+@pytest.mark.torch
+def test_hash_of_the_configuration_leaves_the_folder_out(tmp_path):
+    from torch_ref.training_loop import header
+
+    config = tiny_config(tmp_path)
+    hashes = {header(SimpleNamespace(path="a.yml", config=dataclasses.replace(config, **change), seed=0, device="cpu"), 1)["config_sha256"]
+              for change in ({"save_dir": "one"}, {"save_dir": "two"}, {"grad_clip": 1})}
+    assert len(hashes) == 2
 
 
 def test_event_file_holds_the_losses(finished):
