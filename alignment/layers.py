@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import backward, inputs, locate, pair
+from alignment import backward, dumps, inputs, locate, pair
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.compare import compare_tensors
@@ -130,6 +130,8 @@ def weight_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str]) -> int:
     if pair.asked(argv):
         return pair.main(argv, "layers")
+    if dumps.asked(argv):
+        return dumps.main(argv)
     parser = argparse.ArgumentParser(prog="python -m alignment.layers", description=__doc__.split("\n\n")[0], parents=[parent_parser()],
                                      epilog="example: python -m alignment.layers --config configs/shapes.yml --output out")
     weight_arguments(parser)
@@ -138,6 +140,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
     parser.add_argument("--backward", action="store_true", help="compare the gradients of every layer and parameter as well")
     parser.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
+    parser.add_argument("--ref", metavar="DIR", help="with --cand DIR, instead of --config: two folders of dumped tensors (docs/pairs.md)")
+    parser.add_argument("--cand", metavar="DIR", help="see --ref")
     args = parser.parse_args(argv)
     folder = prepare_output(args.output)
     inputs.check_arguments(args)

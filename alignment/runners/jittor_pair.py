@@ -57,7 +57,7 @@ class Hands:
 
     @contextlib.contextmanager
     def watch(self, model: Any, before: Callable, after: Callable) -> Iterator[None]:
-        tapped: dict[int, Any] = {}
+        tapped: dict[int, tuple[Any, Any]] = {}
         for path, module in self.backend.modules_of(model):
             if id(module) in tapped:
                 continue
@@ -68,10 +68,12 @@ class Hands:
                 after(path, module, output)
                 return output
 
+            tapped[id(module)] = module, vars(module).get("execute")
             module.execute = execute
-            tapped[id(module)] = module
         try:
             yield
         finally:
-            for module in tapped.values():
+            for module, own in tapped.values():
                 del module.execute
+                if own is not None:  # the port may have given this instance an `execute` of its own
+                    module.execute = own
