@@ -1,4 +1,4 @@
-"""The examples of docs/pairs.md through the command line, and a fault planted in the first, found at its place."""
+"""The examples of docs/pairs.md through the command line, and a fault planted in two of them, found at its place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from alignment import layers
 from jt_nanodet.errors import UserError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
-#: Each fault, so far one: text of the port, what replaces it, and the call that must be named first.
+#: Each fault: text of the port, what replaces it, and the call that must be named first.
 FAULTS = {
     "resnet": ("self.conv_b, self.norm_b = nn.Conv2d(cout, cout, 3, 1, 1, bias=False), nn.BatchNorm2d(cout)",
                "self.conv_b, self.norm_b = nn.Conv2d(cout, cout, 3, 1, 1, bias=False), nn.BatchNorm2d(cout, eps=1e-3)", "layer1.bn2"),
+    "segmentation": ("nn.MaxPool2d(2, 2)", "nn.AvgPool2d(2, 2)", "pool"),
 }
 
 
