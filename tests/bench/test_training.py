@@ -1,0 +1,74 @@
+"""``bench training``: bad input in one sentence, bounds from measured runs, losses that differ stop it, and the clock of the parts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from jt_nanodet.bench import training
+from jt_nanodet.bench.training_jittor import Timer
+from jt_nanodet.errors import UserError
+
+CONFIG = "configs/shapes.yml"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--batches", "0"], "--batches of 1 or more"), (["--batches", "four"], "no list of numbers"), (["--rounds", "0"], "nothing to measure"),
+    (["--annotations", "a.json"], "belong together"),
+])
+def test_bad_input(arguments, message):
+    with pytest.raises(UserError, match=message):
+        training.main([CONFIG, *arguments])
+
+
+def test_more_images_than_there_are(tmp_path):
+    from jt_nanodet.config import load_config
+
+    with pytest.raises(UserError, match="--batches 1024 or less"):
+        training.write_batches(load_config(CONFIG), tmp_path, 1025, 0)
+
+
+def test_bounds_grow_with_the_spread_and_never_vanish():
+    near = training.bounds([{"loss": 1.0 + 1e-7 * i} for i in (-1, 1, 2, -2)], {"loss": 1.0})["loss"]
+    far = training.bounds([{"loss": 1.0 + 1e-6 * i} for i in (-1, 1, 2, -2)], {"loss": 1.0})["loss"]
+    assert far == pytest.approx(10 * near) and near > 4e-7
+    assert training.bounds([{"loss": 1.0}] * 4, {"loss": 1.0})["loss"] == pytest.approx(1.19e-7, rel=0.01)
+
+
+@pytest.mark.parametrize(("ours", "fits"), [(2.0000002, True), (2.001, False), (float("nan"), False)])
+def test_nothing_is_timed_where_losses_differ(ours, fits):
+    runs = [{"loss_qfl": 2.0 + 2e-7 * i} for i in (0, 1, -1, 1, 0, -1)]
+    sides = {"pytorch": SimpleNamespace(ask=lambda **_: {"runs": runs, "float64": {"loss_qfl": 2.0}}),
+             "jittor": SimpleNamespace(ask=lambda **_: {"terms": {"loss_qfl": ours}})}
+    if fits:
+        assert training.verify(sides, "")["loss_qfl"]["difference"] < 1e-6
+    else:
+        with pytest.raises(UserError, match="loss_qfl is 2 for PyTorch.*nothing is timed"):
+            training.verify(sides, "")
+
+
+class FakeStep:
+    """The order in which a real step calls its own methods."""
+
+    def __init__(self):
+        self.model = SimpleNamespace(forward_aux=lambda: "raw")
+
+    def losses(self):
+        return self.model.forward_aux()
+
+    def gradients(self):
+        return {}
+
+    def step(self, batch):
+        self.losses()
+        self.gradients()
+
+
+def test_parts_add_up_and_the_step_is_left_as_it_was():
+    step, waits = FakeStep(), []
+    timer = Timer(step, lambda: waits.append(1))
+    parts = timer.run({}, True)
+    assert sum(parts[k] for k in training.PARTS) == pytest.approx(parts["whole"]) and len(waits) == 5
+    waits.clear()
+    assert set(timer.run({}, False)) == {"whole", "cpu"} and len(waits) == 2
