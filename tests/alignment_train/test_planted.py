@@ -67,8 +67,8 @@ def biased_forward(self, x):
     old = self.running_var.clone()
     y = original_norm(self, x)
     count, m = x.numel() // x.shape[1], self.momentum
-    with torch.no_grad():
-        self.running_var.copy_(old * (1 - m) + (self.running_var - old * (1 - m)) * ((count - 1) / count))
+    with torch.no_grad():  # through .data: the backward pass holds on to the buffer's version
+        self.running_var.data.copy_(old * (1 - m) + (self.running_var - old * (1 - m)) * ((count - 1) / count))
     return y
 
 
