@@ -66,3 +66,11 @@ def test_packaged_files_are_found(installed, tmp_path):
     code = ("from pathlib import Path; import alignment.report as r, reports.page as p; assert r.DEFAULT_CONFIG.is_file(), r.DEFAULT_CONFIG;"
             "root = Path(p.__file__).parent / 'templates'; assert {f.name for f in root.iterdir()} >= {'report.html.j2', 'style.css', 'script.js'}")
     assert installed("python", "-c", code).returncode == 0
+
+
+@pytest.mark.torch
+@pytest.mark.jittor
+def test_the_main_job_runs_there(installed, jittor, tmp_path):
+    done = installed("nanodet-parity", "alignment.report", "--output", tmp_path / "out", "--rounds", "1", "--limit", "2")
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    assert done.stdout.strip().splitlines()[-1].startswith("PASSED | ") and (tmp_path / "out" / "report.html").stat().st_size > 10_000
