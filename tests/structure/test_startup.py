@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds of processor time that importing a command may take (Python's own start is not counted).
-LIMIT = 0.3
+#: Seconds of processor time that importing a command may take (Python's own start is not counted), and on a machine in a slow
+#: moment this many times what NumPy and OpenCV take alone, which no command can do without.
+LIMIT, TIMES = 0.3, 2
 HEAVY = ("jittor", "torch", "torch_ref", "matplotlib", "pandas", "scipy.optimize", "scipy.stats", "pycocotools.cocoeval")
 COMMANDS = ("jt_nanodet.__main__", "jt_nanodet.config", "alignment.report", "alignment.layers", "alignment.train", "alignment.logs", "alignment.simulate",
             "weights_convert", "reports")
@@ -22,14 +23,20 @@ print(time.process_time() - began, *(m for m in {heavy} if m in sys.modules))
 """
 
 
+def processor_time(name: str) -> tuple[float, list[str]]:
+    """Seconds to import a module in a process of its own, and which heavy ones came with it."""
+    done = subprocess.run([sys.executable, "-c", CODE.format(name=name, heavy=HEAVY)], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, *heavy = done.stdout.split()
+    return float(first), heavy
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_import_is_light(name: str) -> None:
-    seconds = []
+    tries = []
     for _ in range(3):  # another process on the same core makes a try slower, never faster
-        done = subprocess.run([sys.executable, "-c", CODE.format(name=name, heavy=HEAVY)], cwd=ROOT, capture_output=True, text=True, check=True)
-        first, *heavy = done.stdout.split()
+        seconds, heavy = processor_time(name)
         assert not heavy, f"{name} imports {', '.join(heavy)} at its start"
-        seconds.append(float(first))
-        if seconds[-1] < LIMIT:
+        if seconds < LIMIT:
             return
-    raise AssertionError(f"importing {name} takes {min(seconds):.2f} s of processor time, and should take less than {LIMIT}")
+        tries.append((seconds, processor_time("numpy, cv2")[0]))
+    assert any(own < TIMES * libraries for own, libraries in tries), f"importing {name} takes {min(tries)[0]:.2f} s of processor time, limit {LIMIT}"
