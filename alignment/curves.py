@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
 
 EQUIVALENT, DIFFERENT, CANNOT_TELL = "equivalent", "different", "cannot tell"
 #: The one-sided tests use this share of alpha. Noise that is not normal and an estimated level cost a few tenths of a percent, which it covers.
@@ -58,12 +57,16 @@ class Estimate:
 
     def p_zero(self) -> float:
         """Two-sided p-value of "no difference". An error of zero (identical noise) decides by the difference alone."""
+        from scipy import special  # here: it takes a third of the time of starting a command
+
         if self.error == 0:
             return 1.0 if self.difference == 0 else 0.0
         return float(2 * special.stdtr(min(self.freedom, 1e9), -abs(self.difference) / self.error))
 
     def p_equivalence(self, margin: float) -> float:
         """The larger p-value of the two one-sided tests against -margin and +margin."""
+        from scipy import special  # here: it takes a third of the time of starting a command
+
         if self.error == 0:
             return 0.0 if abs(self.difference) < margin else 1.0
         return float(special.stdtr(min(self.freedom, 1e9), (abs(self.difference) - margin) / self.error))
@@ -71,6 +74,8 @@ class Estimate:
 
 def quantile(probability: float, freedom: float) -> float:
     """Quantile of Student's t; the normal one for a very large `freedom`."""
+    from scipy import special  # here: it takes a third of the time of starting a command
+
     return float(special.stdtrit(min(freedom, 1e9), probability))
 
 
@@ -225,6 +230,8 @@ def runs_needed(estimate: Estimate, margin: float, share: float, alpha: float = 
 
     Returns (runs a side, the verdict they would give); None when `most` would not do, because the difference is close to the margin.
     """
+    from scipy import special  # here: it takes a third of the time of starting a command
+
     size, sd = abs(estimate.difference), max(estimate.run_sd, 1e-12)
     runs = np.arange(2, most + 1)
     freedom, error = 2.0 * runs - 2, sd * np.sqrt(2 / runs)
