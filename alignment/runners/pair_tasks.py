@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,33 @@ def described(value: Any, name: Callable[[Any], str]) -> Any:
 
 
 class Recorder:
-    """Calls in order of completion: name to (path, described arguments or None, outputs by name). Arrays of inputs are stored once by content."""
+    """Calls in order of completion: name to (path, described arguments or None, outputs by name). Arrays of inputs are stored once by content.
+
+    While the model runs only snapshots are taken (`hands.snapshot`); `finish` reads them. Jittor is lazy: reading a value during the run
+    would break its fusion, and with it the last bits of what is observed.
+    """
 
     def __init__(self, hands: Any):
         self.hands, self.counts, self.calls, self.started, self.first = hands, {}, {}, [], {}
         self.arrays: dict[str, np.ndarray] = {}
         self.known: dict[str, str] = {}
+        self.events: list[tuple] = []
+
+    @contextlib.contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Record every call of the model's modules within."""
+        with self.hands.watch(model, self.before, self.after):
+            yield
+        self.finish()
+
+    def before(self, path: str, module: Any, args: tuple, kwargs: dict) -> None:
+        self.counts[path] = self.counts.get(path, 0) + 1
+        self.first.setdefault(path, len(self.first))
+        self.started.append(call_name(path, self.counts[path]))
+        self.events.append((self.started[-1], path, {"args": mapped(tuple(args), self.hands.snapshot), "kwargs": mapped(kwargs, self.hands.snapshot)}, None))
+
+    def after(self, path: str, module: Any, output: Any) -> None:
+        self.events.append((self.started.pop(), path, None, mapped(output, self.hands.snapshot)))
 
     def store(self, name: str, array: np.ndarray) -> str:
         key = array_sha256(array)
@@ -57,22 +78,23 @@ class Recorder:
             self.known[key], self.arrays[name] = name, array
         return self.known[key]
 
-    def before(self, path: str, module: Any, args: tuple, kwargs: dict) -> None:
-        self.counts[path] = self.counts.get(path, 0) + 1
-        self.first.setdefault(path, len(self.first))
-        call, number = call_name(path, self.counts[path]), iter(range(1 << 30))
-        try:
-            about = described({"args": tuple(args), "kwargs": kwargs}, lambda t: self.store(f"in/{call}/{next(number)}", self.hands.array(t)))
-        except Opaque:
-            about = None
-        self.started.append((call, about))
-
-    def after(self, path: str, module: Any, output: Any) -> None:
-        call, about = self.started.pop()
-        found = outputs(call or "(model)", output, self.hands.array)
-        self.calls[call] = (path, about, found)
-        for name, array in found.items():
-            self.known.setdefault(array_sha256(array), f"out/{name}")
+    def finish(self) -> None:
+        """Read the snapshots, in the order of the run."""
+        given: dict[str, Any] = {}
+        read = lambda t: t if isinstance(t, np.ndarray) else self.hands.array(t)  # noqa: E731
+        for call, path, inputs, output in self.events:
+            if inputs is not None:
+                number = iter(range(1 << 30))
+                try:
+                    given[call] = described(inputs, lambda t: self.store(f"in/{call}/{next(number)}", read(t)))  # noqa: B023
+                except Opaque:
+                    given[call] = None
+                continue
+            found = outputs(call or "(model)", output, read)
+            self.calls[call] = (path, given[call], found)
+            for name, array in found.items():
+                self.known.setdefault(array_sha256(array), f"out/{name}")
+        self.events.clear()
 
 
 def unpacked(value: Any) -> tuple[tuple, dict]:
@@ -151,7 +173,7 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     about = described(value, lambda a: recorder.store(f"input/{next(number)}", np.array(a)))
     inputs_hash = array_sha256(np.frombuffer("".join([json.dumps(about), *map(array_sha256, recorder.arrays.values())]).encode(), np.uint8))
     run.say("forward pass with every call recorded")
-    with hands.watch(model, recorder.before, recorder.after):
+    with recorder.watching(model):
         call_model(pair, model, value, backend.tensor, "reference")
     bare = outputs("(model)", call_model(pair, model, value, backend.tensor, "reference"), hands.array)
     rows = tree(backend, hands, recorder)
@@ -164,18 +186,18 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     own: dict[str, list] = {n: [a] for _, _, found in recorder.calls.values() for n, a in found.items()}
     whole: dict[str, list] = {n: [a] for n, a in ((n, own[n][0]) for n in own)}
     for change in changes:
-        moved = backend.nudged(model, seed) if change.weights else model
+        changed = backend.nudged(model, seed) if change.weights else model
         with change.around():
-            refeed(moved, recorder, load, change.before, hands, own)
+            refeed(changed, recorder, load, change.before, hands, own)
             again = Recorder(hands)
-            with hands.watch(moved, again.before, again.after):
-                call_model(pair, moved, value, lambda a: change.before(backend.tensor(a)), "reference")
+            with again.watching(changed):
+                call_model(pair, changed, value, lambda a: change.before(backend.tensor(a)), "reference")
             for _, _, found in again.calls.values():
                 for n, a in found.items():
                     whole[n].append(a)
     double, own64, run64 = hands.double(model), {n: [] for n in own}, Recorder(hands)
     refeed(double, recorder, load, hands.widened, hands, own64)
-    with hands.watch(double, run64.before, run64.after):
+    with run64.watching(double):
         call_model(pair, double, value, lambda a: hands.widened(backend.tensor(a)), "reference in float64")
     truth = {n: a for _, _, found in run64.calls.values() for n, a in found.items()}
     floors_own = {n: floor(own64[n][0], own[n], names[:len(own[n])]) if own64[n] else None for n in own}
@@ -190,7 +212,7 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             if floors_whole[name]:
                 bundle.add(f"run64/{name}", truth[name])
         extra = {"value": about, "modules": rows, "calls": {c: {"path": p, "inputs": i, "outputs": list(f)} for c, (p, i, f) in recorder.calls.items()},
-                 "floors_own": floors_own, "floors_whole": floors_whole, "observer_equal": same(recorder, bare)}
+                 "floors_own": floors_own, "floors_whole": floors_whole, "observer_moved": moved(recorder, bare)}
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
     return {"calls": len(recorder.calls)}
 
@@ -206,9 +228,17 @@ def refeed(model: Any, recorder: Recorder, load: Callable, change: Callable, han
             into[name].append(array)
 
 
-def same(recorder: Recorder, bare: dict[str, np.ndarray]) -> bool:
-    seen = recorder.calls[""][2]
-    return list(seen) == list(bare) and all(np.array_equal(seen[n], bare[n], equal_nan=seen[n].dtype.kind == "f") for n in bare)
+def moved(recorder: Recorder, bare: dict[str, np.ndarray]) -> dict[str, float]:
+    """Output name to the largest difference between the recorded run and one without recording, where any bit differs; infinite where shapes do."""
+    seen, found = recorder.calls[""][2], {}
+    for name in dict.fromkeys([*seen, *bare]):
+        one, other = seen.get(name), bare.get(name)
+        if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+            found[name] = float("inf")
+        elif not np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
+            apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+            found[name] = float("inf") if np.isnan(apart).any() else float(apart.max())
+    return found
 
 
 def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +250,7 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     value = rebuild(extra["value"], lambda name: np.array(ref[name]))
     first = Recorder(hands)
     run.say("forward pass for the order of execution")
-    with hands.watch(model, first.before, first.after):
+    with first.watching(model):
         call_model(pair, model, value, backend.tensor, "candidate")
     rename = (lambda key: pair_file.call(pair, "rename", key)) if pair.rename else None
     matches = pairing.pair_modules(extra["modules"], tree(backend, hands, first), task.get("layer_map"), rename)
@@ -229,7 +259,7 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     hands.load(state)
     recorder = Recorder(hands)
     run.say("forward pass with every call recorded")
-    with hands.watch(model, recorder.before, recorder.after):
+    with recorder.watching(model):
         call_model(pair, model, value, backend.tensor, "candidate")
     bare = outputs("(model)", call_model(pair, model, value, backend.tensor, "candidate"), hands.array)
     rows = tree(backend, hands, recorder)
@@ -251,5 +281,5 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
                 raised[call] = f"{type(error).__name__}: {pair_file.one_line(error)}"
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra={
             "modules": rows, "matches": [dataclasses.asdict(m) for m in matches], "account": [dataclasses.asdict(r) for r in account], "unfilled": unfilled,
-            "calls": {c: {"path": p, "outputs": list(f)} for c, (p, _, f) in recorder.calls.items()}, "raised": raised, "observer_equal": same(recorder, bare)})
+            "calls": {c: {"path": p, "outputs": list(f)} for c, (p, _, f) in recorder.calls.items()}, "raised": raised, "observer_moved": moved(recorder, bare)})
     return {"calls": len(recorder.calls)}

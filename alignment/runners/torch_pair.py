@@ -42,6 +42,8 @@ class Hands:
         tensor = tensor.detach().cpu()
         return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
+    snapshot = array  # at once: a later call may overwrite the tensor
+
     @contextlib.contextmanager
     def watch(self, model: Any, before: Callable, after: Callable) -> Iterator[None]:
         """``before(path, module, args, kwargs)`` ahead of every call, ``after(path, module, output)`` behind it."""

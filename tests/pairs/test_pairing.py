@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from alignment import new, pair, pair_file
+from alignment.noise import measure_floor
 from alignment.pairing import pair_modules, transfer
+from alignment.reasons import Reason, Verdict
 from jt_nanodet.errors import UserError
 
 
@@ -97,3 +101,14 @@ def test_a_bad_layer_map_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match="path"):
         pair.read_layer_map(path)
+
+
+@pytest.mark.parametrize(("moved", "verdict"), [({}, Verdict.PASS), ({"(model)": 1e-7}, Verdict.WARN), ({"(model)": 1e-3}, Verdict.FAIL),
+                                                ({"(model)": float("inf")}, Verdict.FAIL), ({"unknown": 1e-12}, Verdict.FAIL)])
+def test_recording_may_cost_rounding_and_nothing_more(moved, verdict):
+    truth = np.linspace(-1, 1, 64)
+    runs = [truth.astype(np.float32), np.nextafter(truth.astype(np.float32), np.float32(2))]
+    floors = {"(model)": dataclasses.asdict(measure_floor(truth, runs, ("as is", "one ULP"), channel_axis=None))}
+    row = pair.observer("jittor", moved, floors)
+    assert row.verdict is verdict and row.stage == "observer"
+    assert (row.reason is Reason.OK) == (verdict is Verdict.PASS)
