@@ -105,12 +105,14 @@ class DetectionDiff:
 def compare_detections(
     ref: Sequence[Mapping[str, Any]], cand: Sequence[Mapping[str, Any]], *, floor: DetectionFloor, rules: Rules = Rules(),
     candidates_ref: Iterable[Mapping[str, Any]] | None = None, candidates_cand: Iterable[Mapping[str, Any]] | None = None,
+    sizes: Mapping[int, tuple[float, float]] | None = None, pixels: Mapping[int, float] | None = None,
 ) -> DetectionDiff:
     """Match and explain.
 
     `ref`, `cand`: COCO result dicts (``image_id, category_id, bbox`` x y w h in pixels, ``score``) of the same images. `candidates_*`: the same
     kind of dicts for what each side had *before* suppression; only with them can a difference be put down to a near-tie of scores, because a
-    tie that cannot be shown could be any bug. Raises ValueError for a dict without these keys or a box that is not four numbers.
+    tie that cannot be shown could be any bug. `sizes`: width and height by image. `pixels`: by how much the network's input differed, for the images
+    where it did: what has no other cause there is put down to ``different_pixels``, and the caller judges the pixels. Raises ValueError for a dict without these keys or a box that is not four numbers.
     """
     left, right = _by_image(ref), _by_image(cand)
     before_left, before_right = (_by_image(list(found)) if found is not None else {} for found in (candidates_ref, candidates_cand))
@@ -118,7 +120,11 @@ def compare_detections(
     nobody = ImageSide.empty()
     for image in sorted(left.keys() | right.keys()):
         a, b = left.get(image, nobody), right.get(image, nobody)
-        _compare_image(image, a, b, diff, before_left.get(image), before_right.get(image))
+        first = len(diff.differences)
+        _compare_image(image, a, b, diff, before_left.get(image), before_right.get(image), (sizes or {}).get(image))
+        if image in (pixels or {}):
+            diff.differences[first:] = [one if one.cause else dataclasses.replace(one, cause="different_pixels", margin=pixels[image])
+                                        for one in diff.differences[first:]]
     diff.causes = dict(Counter(one.cause or "unexplained" for one in diff.differences))
     diff.unexplained = diff.causes.get("unexplained", 0)
     return diff
@@ -164,7 +170,8 @@ def assign(overlap: np.ndarray, least: float) -> list[tuple[int, int]]:
     ]
 
 
-def _compare_image(image: int, a: ImageSide, b: ImageSide, diff: DetectionDiff, before_a: ImageSide | None, before_b: ImageSide | None) -> None:
+def _compare_image(image: int, a: ImageSide, b: ImageSide, diff: DetectionDiff, before_a: ImageSide | None, before_b: ImageSide | None,
+                   size: tuple[float, float] | None) -> None:
     overlap = a.iou(b)
     same = a.classes[:, None] == b.classes[None, :]
     pairs = assign(np.where(same, overlap, -1.0), diff.rules.pair_iou)
@@ -189,7 +196,7 @@ def _compare_image(image: int, a: ImageSide, b: ImageSide, diff: DetectionDiff, 
     known = set(moved)
     causes = explain_image(
         a, b, (missing, extra), moved + swapped, [pair for pair in pairs if pair not in known],
-        Limits(diff.floor.score, diff.floor.box, diff.rules.score_threshold, diff.rules.nms_iou, diff.rules.max_per_image), (before_a, before_b),
+        Limits(diff.floor.score, diff.floor.box, diff.rules.score_threshold, diff.rules.nms_iou, diff.rules.max_per_image), (before_a, before_b), size,
     )
     entries = [("moved", i, j) for i, j in moved] + [("relabelled", i, j) for i, j in swapped]
     entries += [("missing", i, None) for i in missing] + [("extra", None, j) for j in extra]

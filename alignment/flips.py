@@ -8,7 +8,10 @@ A detector decides by thresholds; rounding may tip a decision only when the deci
 - ``best_100``: the other side is full, and this score is no higher (within the floor) than the lowest kept there.
 - ``follows``: on the other side it is suppressed by a detection that is itself an explained flip.
 - ``near_tie``: with the lists from before suppression as proof: the other side had this very box and score, and suppressed it in favour of one
-  whose score is within the floor. Two equal scores alone prove nothing: a shifted box has them too.
+  whose score is within the floor (tie order). Two equal scores alone prove nothing: a shifted box has them too.
+- ``class_near_tie``: one box under two classes, and before suppression *both* sides had both classes there with scores closer than two floors.
+- ``border_clip``: clipping to the picture left a box no wider or no higher than the floor, which one side dropped.
+- ``moved_box``: on the other side it is suppressed by a box that moved. This explains the consequence alone: the moved box stays unexplained.
 """
 
 from __future__ import annotations
@@ -86,8 +89,8 @@ class _Flips:
         self.lone, self.linked = lone, linked
         self.all = np.array(lone + linked, np.int64)
 
-    def base(self, shared: np.ndarray, proof: ImageSide | None) -> Causes:
-        """Causes that need no other flip."""
+    def base(self, shared: np.ndarray, proof: ImageSide | None, size: tuple[float, float] | None = None) -> Causes:
+        """Causes that need no other flip. `size`: width and height of the picture."""
         causes: Causes = {}
         # The half of a moved or relabelled pair has a partner of its own rank there, so neither threshold nor cut can have removed it.
         for k in self.lone:
@@ -96,6 +99,8 @@ class _Flips:
                 causes[(self.side, k)] = ("score_threshold", score - self.limits.score_threshold)
             elif len(rank) >= self.limits.max_per_image and score <= float(rank.min()) + self.limits.score_floor:
                 causes[(self.side, k)] = ("best_100", float(rank.min()) - score)
+            elif size is not None and (thin := self._clipped(k, size)) is not None:
+                causes[(self.side, k)] = ("border_clip", thin)
         for k, margin in self._near_threshold(shared):
             causes.setdefault((self.side, k), ("nms_overlap", margin))
         if proof is not None and len(proof):
@@ -128,6 +133,12 @@ class _Flips:
         slack = overlap_slack(self.here.boxes[k], self.there.boxes[among], overlap, self.limits.box_floor)
         return among[(overlap > self.limits.nms_iou - slack) & (self.there.scores[among] >= self.here.scores[k] - self.limits.score_floor)]
 
+    def _clipped(self, k: int, size: tuple[float, float]) -> float | None:
+        """Width or height that is left of a box at the picture's border, when that is no more than the floor."""
+        x1, y1, x2, y2 = self.here.boxes[k]
+        left = [side for side, at_border in ((x2 - x1, x1 <= 0 or x2 >= size[0]), (y2 - y1, y1 <= 0 or y2 >= size[1])) if at_border]
+        return float(min(left)) if left and min(left) <= self.limits.box_floor else None
+
     def _tie(self, k: int, proof: ImageSide) -> float | None:
         here = self.here
         same = (proof.classes == here.classes[k]) & (np.abs(proof.boxes - here.boxes[k]).max(1) <= self.limits.box_floor)
@@ -145,22 +156,40 @@ def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
+def class_near_tie(ref: ImageSide, cand: ImageSide, pair: tuple[int, int], before: tuple[ImageSide, ImageSide], limits: Limits) -> float | None:
+    """The larger score gap between the two classes of a relabelled box, over both sides' own lists from before suppression; None without that proof."""
+    gaps = []
+    for own, k, other, proof in ((ref, pair[0], cand.classes[pair[1]], before[0]), (cand, pair[1], ref.classes[pair[0]], before[1])):
+        there = (proof.classes == other) & (np.abs(proof.boxes - own.boxes[k]).max(1) <= limits.box_floor)
+        gap = np.abs(proof.scores[there] - own.scores[k])
+        if not gap.size or gap.min() > 2 * limits.score_floor:
+            return None
+        gaps.append(float(gap.min()))
+    return max(gaps)
+
+
 def explain_image(
     ref: ImageSide, cand: ImageSide, lone: tuple[list[int], list[int]], linked: list[tuple[int, int]], shared: list[tuple[int, int]], limits: Limits,
-    before: tuple[ImageSide | None, ImageSide | None] = (None, None),
+    before: tuple[ImageSide | None, ImageSide | None] = (None, None), size: tuple[float, float] | None = None,
 ) -> Causes:
     """Causes of what one side of an image lacks.
 
     `lone`: positions in `ref` missing from `cand`, and positions in `cand` that `ref` lacks. `linked`: pairs that moved or changed their class;
     each half counts as a detection the other side lacks. `shared`: pairs both sides have. `before`: what each side had before suppression.
+    `size`: width and height of the picture, where known.
     """
     across = ref.iou(cand)
     sides = {
         "ref": _Flips("ref", ref, cand, across, lone[0], [i for i, _ in linked], limits),
         "cand": _Flips("cand", cand, ref, across.T, lone[1], [j for _, j in linked], limits),
     }
-    causes = sides["ref"].base(np.array([i for i, _ in shared], np.int64), before[1])
-    causes.update(sides["cand"].base(np.array([j for _, j in shared], np.int64), before[0]))
+    causes = sides["ref"].base(np.array([i for i, _ in shared], np.int64), before[1], size)
+    causes.update(sides["cand"].base(np.array([j for _, j in shared], np.int64), before[0], size))
+    for i, j in linked if before[0] is not None and before[1] is not None else ():
+        gap = class_near_tie(ref, cand, (i, j), before, limits) if ref.classes[i] != cand.classes[j] else None
+        if gap is not None:
+            causes.setdefault(("ref", i), ("class_near_tie", gap))
+            causes.setdefault(("cand", j), ("class_near_tie", gap))
     other = {"ref": "cand", "cand": "ref"}
     waiting = [(side, k) for side in sides for k in sides[side].all.tolist() if (side, k) not in causes]
     while causes:
@@ -174,4 +203,11 @@ def explain_image(
             break
         causes.update(found)
         waiting = [item for item in waiting if item not in found]
+    shifts = {(i, j): float(np.abs(ref.boxes[i] - cand.boxes[j]).max()) for i, j in linked if ref.classes[i] == cand.classes[j]}
+    for side, k in waiting:
+        place = 1 if side == "ref" else 0  # of the other side in a pair
+        movers = np.array([pair[place] for pair, shift in shifts.items() if shift > limits.box_floor], np.int64)
+        leaders = sides[side].suppressors(k, movers) if k in sides[side].lone else movers[:0]
+        if leaders.size:
+            causes[(side, k)] = ("moved_box", max(shift for pair, shift in shifts.items() if pair[place] in leaders))
     return causes

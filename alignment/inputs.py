@@ -40,7 +40,7 @@ def write_input(folder: Path, array: np.ndarray) -> Path:
 
 
 #: Least value of every number a command takes.
-LEAST = {"seed": 0, "images": 1, "batch_size": 1, "limit": 1, "rounds": 0, "threads": 1}
+LEAST = {"seed": 0, "images": 1, "batch_size": 1, "limit": 1, "rounds": 0, "threads": 1, "resamples": 0}
 
 
 def check_arguments(args: argparse.Namespace) -> None:

@@ -18,37 +18,49 @@ from jt_nanodet.errors import UserError
 PHASES = ("preprocess", "forward", "postprocess")
 
 
-def measure(folder: Path, given: dict[str, dict[str, Any]], *, rounds: int = 5, count: int = 8) -> dict[str, Any]:
+def measure(folder: Path, given: dict[str, dict[str, Any]], *, rounds: int = 5, count: int = 8, batch_sizes: tuple[int, ...] = (1,)) -> dict[str, Any]:
     """`given`: for each side the common task entries. Returns the ``fps`` part of result.json.
 
-    `median_ms`, `p20_ms`, `p80_ms` are over all images of all rounds, whole way; `phases` has the same three for each phase.
+    `median_ms`, `p20_ms`, `p80_ms` are of one picture's whole way, over all batches of all rounds; `phases` has the same three for each phase. `low_fps`
+    and `high_fps` bound the median (95 %, by order statistics). The numbers on top are those of the first batch size; ``by_batch`` has all of them.
     """
     sides = {}
     try:
         for side, common in given.items():
-            job, report = child.prepare(side, [{"kind": "speed", "count": count}], common, folder, -1, ".speed")
+            job, report = child.prepare(side, [{"kind": "speed", "count": count, "batch_sizes": list(batch_sizes)}], common, folder, -1, ".speed")
             sides[side] = (subprocess.Popen(child.command(side, job), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=(folder / f"{side}.speed.log").open("w"), env=child.environment(), text=True), report)
             answer(side, *sides[side])  # ready before the other starts: two warm-ups at once would disturb each other
-        times: dict[str, list[dict[str, list[float]]]] = {side: [] for side in sides}
+        times: dict[int, dict[str, list[dict[str, list[float]]]]] = {size: {side: [] for side in sides} for size in batch_sizes}
         for _ in range(rounds):
-            for side, (process, report) in sides.items():
-                process.stdin.write("round\n")
-                process.stdin.flush()
-                times[side].append(answer(side, process, report))
-        found: dict[str, Any] = {"rounds": rounds, "images": count, "batch_size": 1, "order": "alternating, one process a side", "warm_up_rounds": 1}
+            for size in batch_sizes:
+                for side, (process, report) in sides.items():
+                    process.stdin.write(f"{size}\n")
+                    process.stdin.flush()
+                    times[size][side].append(answer(side, process, report))
+        found: dict[str, Any] = {"rounds": rounds, "images": count, "batch_size": batch_sizes[0], "order": "alternating, one process a side", "warm_up_rounds": 1}
+        tasks = {}
         for side, (process, report) in sides.items():
             process.stdin.close()
             process.wait(timeout=60)
-            task = json.loads(report.read_text(encoding="utf-8"))["tasks"][0]
-            found[side] = {**summary(times[side]), "first_round_seconds": task["first_round_seconds"], "peak_memory_mb": task["peak_memory_mb"]}
-        ratios = [whole(a).sum() / whole(b).sum() for a, b in zip(times["pytorch"], times["jittor"])]
-        found["jittor_over_pytorch"] = {"median": float(np.median(ratios)), "min": float(min(ratios)), "max": float(max(ratios))}
-        return found
+            tasks[side] = json.loads(report.read_text(encoding="utf-8"))["tasks"][0]
+        by_batch = {str(size): one_size(size, times[size], tasks) for size in batch_sizes}
+        return {**found, **by_batch[str(batch_sizes[0])], "by_batch": by_batch}
     finally:
         for process, _ in sides.values():
             process.kill()
             process.wait()
+
+
+def one_size(size: int, times: dict[str, list[dict[str, list[float]]]], tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Both sides at one batch size, and their ratio round by round."""
+    found: dict[str, Any] = {
+        side: {**summary(rounds, size), "first_round_seconds": tasks[side]["first_round_seconds"][str(size)], "peak_memory_mb": tasks[side]["peak_memory_mb"]}
+        for side, rounds in times.items()
+    }
+    ratios = [whole(a).sum() / whole(b).sum() for a, b in zip(times["pytorch"], times["jittor"])]
+    found["jittor_over_pytorch"] = {"median": float(np.median(ratios)), "min": float(min(ratios)), "max": float(max(ratios))}
+    return found
 
 
 def answer(side: str, process: subprocess.Popen, report: Path) -> dict[str, Any]:
@@ -68,11 +80,23 @@ def whole(one_round: dict[str, list[float]]) -> np.ndarray:
     return sum(np.array(one_round[phase]) for phase in PHASES)
 
 
-def summary(rounds: list[dict[str, list[float]]]) -> dict[str, Any]:
+def summary(rounds: list[dict[str, list[float]]], size: int = 1) -> dict[str, Any]:
+    """Milliseconds of one picture, from seconds of batches of `size`."""
     def spread(seconds: np.ndarray) -> dict[str, float]:
-        low, middle, high = np.percentile(seconds * 1e3, (20, 50, 80))
+        low, middle, high = np.percentile(seconds * 1e3 / size, (20, 50, 80))
         return {"median_ms": float(middle), "p20_ms": float(low), "p80_ms": float(high)}
 
-    total = spread(np.concatenate([whole(one) for one in rounds]))
+    every = np.concatenate([whole(one) for one in rounds])
+    total = spread(every)
     phases = {phase: spread(np.concatenate([np.array(one[phase]) for one in rounds])) for phase in PHASES}
-    return {**total, "fps": 1e3 / total["median_ms"], "phases": phases}
+    low, high = median_interval(every / size)
+    return {**total, "fps": 1e3 / total["median_ms"], "low_fps": 1 / high, "high_fps": 1 / low, "phases": phases}
+
+
+def median_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the median without a model of the noise: the order statistics that enclose it with at least `level`, or all of few values."""
+    from scipy.stats import binom  # slow to import
+
+    ordered, n = np.sort(values), len(values)
+    below = max(0, int(binom.ppf((1 - level) / 2, n, 0.5)) - 1)
+    return float(ordered[below]), float(ordered[n - 1 - below])

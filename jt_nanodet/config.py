@@ -339,6 +339,18 @@ def load_config(path) -> Config:
     return config_from_dict(read_yaml(path), str(path))
 
 
+def with_input_size(config: Config, size: int | tuple[int, int] | None) -> Config:
+    """`config` with another validation input, (w, h) or one number for both; unchanged for None. UserError unless it divides by the largest stride."""
+    if size is None:
+        return config
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    step = max(config.model.arch.head.strides)
+    if min(size) < step or any(side % step for side in size):
+        near = max(step, round(size[0] / step) * step)
+        raise UserError(f"an input of {size[0]}x{size[1]} does not divide by the stride {step}: give a size such as {near}")
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, val=dataclasses.replace(config.data.val, input_size=size)))
+
+
 def config_from_dict(tree: dict, source: str = "configuration") -> Config:
     """Build and check a Config from nested plain data; ``source`` names it in error messages."""
     from jt_nanodet.config_checks import check, refuse_other_architectures

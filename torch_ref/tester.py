@@ -4,6 +4,7 @@
 """
 import argparse
 import contextlib
+import hashlib
 import json
 import sys
 import time
@@ -50,7 +51,9 @@ def run(model, config, task, say):
         for i, (info, matrix) in enumerate(zip(batch["img_info"], batch["warp_matrix"])):
             dets, labels, _ = multiclass_nms(boxes[i], scores[i])
             detections += detections_to_coco(np.asarray(dets), np.asarray(labels), info, matrix, dataset.cat_ids)
-            infos.append({**info, "input_width": batch["img"].shape[3], "input_height": batch["img"].shape[2]})
+            pixels = batch["img"][i]
+            infos.append({**info, "input_width": pixels.shape[2], "input_height": pixels.shape[1], "input_mean": float(pixels.mean()),
+                          "input_sha256": hashlib.sha256(pixels.tobytes()).hexdigest()})
             if task.get("keep_candidates"):
                 candidates += before_suppression(boxes[i], scores[i], info, matrix, dataset.cat_ids)
         done = time.perf_counter()

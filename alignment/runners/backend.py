@@ -67,6 +67,18 @@ class Backend(ABC):
         """Untapped: `raw`, `boxes`, `scores` of a batch (B, 3, H, W)."""
 
     @abstractmethod
+    def network(self, images: np.ndarray) -> np.ndarray:
+        """Raw output (B, P, C + 4R) of a batch (B, 3, H, W)."""
+
+    @abstractmethod
+    def decode_raw(self, raw: np.ndarray, frame: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (B, P, 4) and scores (B, P, C) from a raw output, for an input of `frame` (height, width)."""
+
+    @abstractmethod
+    def host(self, array: np.ndarray) -> Any:
+        """An array as the side's suppression takes it."""
+
+    @abstractmethod
     def tester(self) -> Any:
         """The side's `tester` module."""
 

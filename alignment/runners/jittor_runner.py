@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.runners import backward_tasks, pair_tasks, tasks, train_tasks
+from alignment.runners import backward_tasks, pair_tasks, swap_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend
 from jt_nanodet import runtime
 
@@ -119,6 +119,16 @@ class JittorBackend(Backend):
         boxes, scores = self.decoding.decode(raw, self.model.head.distribution_project, self.config.model.arch.head, images.shape[2:])
         return {"raw": self.array(raw), "boxes": self.array(boxes), "scores": self.array(scores)}
 
+    def network(self, images: np.ndarray) -> np.ndarray:
+        return self.array(self.model(self.tensor(images)))
+
+    def decode_raw(self, raw: np.ndarray, frame: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        boxes, scores = self.decoding.decode(self.tensor(raw), self.model.head.distribution_project, self.config.model.arch.head, frame)
+        return self.array(boxes), self.array(scores)
+
+    def host(self, array: np.ndarray) -> Any:
+        return array
+
     def tester(self) -> Any:
         from jt_nanodet import tester
 
@@ -185,7 +195,7 @@ def plain(value: Any) -> Any:
 
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed,
-         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate, "pair": pair_tasks.candidate}
+         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate, "pair": pair_tasks.candidate, "swap": swap_tasks.swap}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], JittorBackend, KINDS))

@@ -20,7 +20,7 @@ from alignment.result import write_json
 from alignment.runners import child
 from alignment.runners.backend import Backend, call_name, describe, rebuild, tensors_of
 from jt_nanodet import checkpoint
-from jt_nanodet.config import load_config
+from jt_nanodet.config import load_config, with_input_size
 from jt_nanodet.data.batches import make_batch
 from jt_nanodet.data.evaluator import detections_to_coco
 from jt_nanodet.data.testset import open_test_set, test_batches
@@ -46,9 +46,9 @@ class Run:
 
     def ready(self, task: dict[str, Any]) -> Any:
         """Load configuration and weights of `task`, once; returns the configuration."""
-        key = (task["config"], task.get("weights"), task.get("seed", 0))
+        key = (task["config"], task.get("weights"), task.get("seed", 0), task.get("input_size"))
         if self.loaded is None or self.loaded[0] != key:
-            config = load_config(task["config"])
+            config = with_input_size(load_config(task["config"]), task.get("input_size"))
             weights = read_weights(task, self.backend, config)
             checkpoint.check_finite(weights, task.get("weights") or "the seeded weights")
             self.backend.load(config, weights, training_branch=False)
@@ -261,36 +261,42 @@ def detect(run: Run, task: dict[str, Any]) -> dict[str, Any]:
 
 
 def speed(run: Run, task: dict[str, Any]) -> dict[str, Any]:
-    """Time single images on demand: one round for every line on standard input, answered by one line of JSON on standard output.
+    """Time pictures on demand: a line on standard input names a batch size, and is answered by one line of JSON on standard output.
 
-    A round is the whole way from file to COCO entries, each phase apart, on the same few images; a warm-up round comes before the first.
+    A round is the whole way from file to COCO entries of `count` pictures, or of one batch where that is larger, each phase apart, in seconds a batch;
+    the few pictures are taken again until a batch is full. A warm-up round of every batch size comes before the first.
     """
     config, backend = run.ready(task), run.backend
     tester, head = backend.tester(), config.model.arch.head
     dataset = open_test_set(config, task.get("images"), task.get("annotations"))
     count = min(task["count"], len(dataset))
 
-    def one_round() -> dict[str, list[float]]:
+    def one_round(size: int) -> dict[str, list[float]]:
         times: dict[str, list[float]] = {"preprocess": [], "forward": [], "postprocess": []}
-        for index in range(count):
+        for start in range(0, max(count, size), size):
+            indices = [k % count for k in range(start, start + size)]
             begun = time.perf_counter()
-            batch = make_batch([dataset[index]], [index])
+            batch = make_batch([dataset[index] for index in indices], indices)
             loaded = time.perf_counter()
+            # the answer lies in the host's memory: the device is done
             boxes, scores = tester.detect(backend.model, head, batch["img"], **({"plain": True} if task.get("plain") else {}))
             computed = time.perf_counter()
-            dets, labels, _ = tester.multiclass_nms(boxes[0], scores[0])
-            detections_to_coco(np.asarray(dets), np.asarray(labels), batch["img_info"][0], batch["warp_matrix"][0], dataset.cat_ids)
+            for k in range(size):
+                dets, labels, _ = tester.multiclass_nms(boxes[k], scores[k])
+                detections_to_coco(np.asarray(dets), np.asarray(labels), batch["img_info"][k], batch["warp_matrix"][k], dataset.cat_ids)
             done = time.perf_counter()
             for name, seconds in (("preprocess", loaded - begun), ("forward", computed - loaded), ("postprocess", done - computed)):
                 times[name].append(seconds)
         return times
 
-    first = time.perf_counter()
-    one_round()
-    first = time.perf_counter() - first
+    first = {}
+    for size in task.get("batch_sizes", [1]):
+        begun = time.perf_counter()
+        one_round(size)
+        first[size] = time.perf_counter() - begun
     print(json.dumps({"ready": True, "first_round_seconds": first}), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(one_round()), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(one_round(int(line))), flush=True)
     return {"peak_memory_mb": peak_memory_mb(), "first_round_seconds": first}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alignment.noise import measure_floor
-from alignment.runners import backward_tasks, pair_tasks, tasks, train_tasks
+from alignment.runners import backward_tasks, pair_tasks, swap_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend, map_tensors, tensors_of
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
@@ -96,6 +96,16 @@ class TorchBackend(Backend):
         raw = self.model(self.tensor(images))
         boxes, scores = decode.decode(raw, self.model.head.distribution_project, self.config.model.arch.head, images.shape[2:])
         return {"raw": self.array(raw), "boxes": self.array(boxes), "scores": self.array(scores)}
+
+    def network(self, images: np.ndarray) -> np.ndarray:
+        return self.array(self.model(self.tensor(images)))
+
+    def decode_raw(self, raw: np.ndarray, frame: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        boxes, scores = decode.decode(self.tensor(raw), self.model.head.distribution_project, self.config.model.arch.head, frame)
+        return self.array(boxes), self.array(scores)
+
+    def host(self, array: np.ndarray) -> Any:
+        return torch.from_numpy(np.array(array))
 
     def tester(self) -> Any:
         from torch_ref import tester
@@ -348,7 +358,7 @@ def plain(value: Any) -> Any:
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed,
          "train": train_tasks.train_reference, "shapes": train_tasks.shapes,
-         "backward": backward_tasks.reference, "pair": pair_tasks.reference}
+         "backward": backward_tasks.reference, "pair": pair_tasks.reference, "swap": swap_tasks.swap}
 
 if __name__ == "__main__":
     sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))

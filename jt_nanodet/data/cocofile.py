@@ -80,3 +80,12 @@ def as_coco(data: dict):
         coco.dataset = data
         coco.createIndex()
     return coco
+
+
+def of_images(coco, image_ids):
+    """The annotations of these pictures alone, as a COCO object; `coco` itself when they are all of its pictures."""
+    ids = set(image_ids)
+    if ids == set(coco.getImgIds()):
+        return coco
+    return as_coco({"images": [i for i in coco.dataset["images"] if i["id"] in ids], "categories": coco.dataset["categories"],
+                    "annotations": [a for a in coco.dataset["annotations"] if a["image_id"] in ids]})

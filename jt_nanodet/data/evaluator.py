@@ -66,7 +66,7 @@ class CocoEvaluator:
         Both tables map a class name to its AP, or None for a class without a box. Without detections all is 0 and
         ``note`` says so. UserError for a detection of an unknown image or category, or one that is not finite.
         """
-        self._check(detections)
+        self.check(detections)
         if not detections:
             zeros = {n: 0.0 for n in self.class_names}
             return {
@@ -100,7 +100,7 @@ class CocoEvaluator:
         metrics["per_class_AP_50"] = {n: _mean(precision[0, :, k, 0, -1]) for k, n in enumerate(self.class_names)}
         return metrics
 
-    def _check(self, detections: list[dict]) -> None:
+    def check(self, detections: list[dict]) -> None:
         images, categories = set(self.coco.getImgIds()), set(self.cat_ids)
         for d in detections:
             if d["image_id"] not in images:

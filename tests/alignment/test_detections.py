@@ -223,3 +223,30 @@ def test_hundreds_of_images_take_seconds():
     cand, start = rounded(ref), time.perf_counter()
     compare_detections(ref, cand, floor=FLOOR)
     assert time.perf_counter() - start < 5
+
+
+def test_a_relabelled_box_needs_both_classes_on_both_sides_as_proof() -> None:
+    ref, cand = [detection(10, 10, 50, 50, 0.5, 1)], [detection(10, 10, 50, 50, 0.500004, 2)]
+    both = [detection(10, 10, 50, 50, 0.5, 1), detection(10, 10, 50, 50, 0.499996, 2)], [detection(10, 10, 50, 50, 0.499999, 1), detection(10, 10, 50, 50, 0.500004, 2)]
+    proven = compare_detections(ref, cand, floor=FLOOR, candidates_ref=both[0], candidates_cand=both[1])
+    assert proven.causes == {"class_near_tie": 1} and proven.differences[0].margin == pytest.approx(5e-6)
+    assert compare_detections(ref, cand, floor=FLOOR).unexplained == 1
+    assert compare_detections(ref, cand, floor=FLOOR, candidates_ref=ref, candidates_cand=cand).unexplained == 1
+
+
+def test_what_clipping_leaves_of_a_box() -> None:
+    sliver = detection(399.9995, 10, 0.0005, 50, 0.5)
+    assert compare_detections([*BASE, sliver], BASE, floor=FLOOR, sizes={1: (400, 300)}).causes == {"border_clip": 1}
+    assert compare_detections([*BASE, {**sliver, "bbox": [200, 10, 0.0005, 50]}], BASE, floor=FLOOR, sizes={1: (400, 300)}).unexplained == 1
+
+
+def test_a_moved_box_stays_unexplained_and_explains_what_it_suppressed() -> None:
+    ref = [detection(100, 100, 100, 100, 0.9), detection(140, 100, 100, 100, 0.5)]
+    found = compare_detections(ref, [detection(125, 100, 100, 100, 0.9)], floor=FLOOR)
+    assert found.causes == {"moved_box": 1, "unexplained": 1} and not found.row().verdict is Verdict.PASS
+
+
+def test_different_pixels_are_a_cause_only_where_pixels_differ() -> None:
+    moved = [detection(12, 10, 100, 100, 0.9), *BASE[1:]]
+    assert compare_detections(BASE, moved, floor=FLOOR, pixels={1: 0.25}).causes == {"different_pixels": 1}
+    assert compare_detections(BASE, moved, floor=FLOOR, pixels={2: 0.25}).unexplained == 1
