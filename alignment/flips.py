@@ -5,7 +5,7 @@ A detector decides by thresholds; rounding may tip a decision only when the deci
 
 - ``score_threshold``: its score is within the floor of the score threshold.
 - ``nms_overlap``: its IoU with a better box of its class, which both sides have, is within rounding of the suppression threshold.
-- ``best_100``: the other side is full, and this score is no higher (within the floor) than the lowest kept there.
+- ``best_100``: the other side is full, this one not overfull, and this score is no higher (within the floor) than the lowest kept there.
 - ``follows``: on the other side it is suppressed by a detection that is itself an explained flip.
 - ``near_tie``: with the lists from before suppression as proof: the other side had this very box and score, and suppressed it in favour of one
   whose score is within the floor (tie order). Two equal scores alone prove nothing: a shifted box has them too.
@@ -97,7 +97,7 @@ class _Flips:
             score, rank = float(self.here.scores[k]), self.there.scores
             if abs(score - self.limits.score_threshold) <= self.limits.score_floor:
                 causes[(self.side, k)] = ("score_threshold", score - self.limits.score_threshold)
-            elif len(rank) >= self.limits.max_per_image and score <= float(rank.min()) + self.limits.score_floor:
+            elif len(rank) >= self.limits.max_per_image >= len(self.here) and score <= float(rank.min()) + self.limits.score_floor:
                 causes[(self.side, k)] = ("best_100", float(rank.min()) - score)
             elif size is not None and (thin := self._clipped(k, size)) is not None:
                 causes[(self.side, k)] = ("border_clip", thin)
