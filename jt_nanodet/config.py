@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass, field
 
 from jt_nanodet.config_reader import read_dataclass, read_yaml
+from jt_nanodet.errors import UserError
 
 #: Channels of ShuffleNetV2's stages 2, 3 and 4 (Ma et al. 2018, table 5; upstream ``backbone/shufflenetv2.py``).
 STAGE_CHANNELS = {

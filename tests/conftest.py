@@ -4,6 +4,7 @@ list of what was not run, printed at the end of every run."""
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def jittor():
     import jittor as jt
 
     return jt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gradients():
+    """The runners switch gradients off for their process. Here many tests share one: each file begins with them on."""
+
+    def on() -> None:
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_grad_enabled(True)
+        if hasattr(sys.modules.get("jittor"), "flags"):
+            sys.modules["jittor"].flags.no_grad = 0
+
+    on()
+    yield
+    on()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

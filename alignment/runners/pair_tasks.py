@@ -10,7 +10,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ import numpy as np
 from alignment import pair_file, pairing
 from alignment.bundle import Bundle, BundleWriter, Header, array_sha256
 from alignment.noise import measure_floor
-from alignment.result import write_json
 from alignment.runners import child
 from alignment.runners.backend import call_name, rebuild, tensors_of
 from alignment.runners.tasks import Run, multiply_adds, outputs, peak_memory_mb, versions
@@ -180,7 +178,6 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     load = lambda name, change: change(backend.tensor(recorder.arrays[name] if name in recorder.arrays else by_name[name]))  # noqa: E731
     by_name = {f"out/{n}": a for _, _, found in recorder.calls.values() for n, a in found.items()}
     run.say(f"floors of {len(recorder.calls)} calls")
-    keep = lambda t: t  # noqa: E731
     changes = backend.pair_changes(seed)
     names = ["as is", *(c.name for c in changes)]
     own: dict[str, list] = {n: [a] for _, _, found in recorder.calls.values() for n, a in found.items()}
