@@ -1,7 +1,7 @@
 """The verdict of `alignment.infer` from both sides' files: detections with their causes, COCO's numbers, and what the difference rests on.
 
 When the candidate was given *rounded weights* on purpose (``--round-weights``), the reference also ran with them. That **twin** separates two questions: candidate against twin is judged as always, and the candidate's difference from the reference, which the weights made,
-is reported with its causes, its largest movement being the floor of the flips.
+is reported with its causes; how far the weights moved the reference's own detections is the floor of these flips.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alignment.detections import DetectionDiff, DetectionFloor, compare_detections
 from alignment.noise import METRIC_BOUND, Floor, tolerance_from_floor
@@ -82,15 +84,15 @@ def sizes(ref: dict[str, Any]) -> dict[int, tuple[float, float]]:
 
 
 def weights_change(ref: dict[str, Any], twin: dict[str, Any], cand: dict[str, Any], judged: DetectionDiff) -> DetectionDiff:
-    """Candidate against the reference as it was: each flip with its cause, at the largest movement of a pair between the reference's own two runs.
+    """Candidate against the reference as it was: each flip with its cause, at the usual movement of a pair between the reference's own two runs: the
+    largest would be that of a pair whose halves come from two priors, and so would excuse anything.
 
     A difference without a cause of its own, and a pair that moved, is the weights' doing when the twin has it too, that is, when the candidate's
     detections of that image all stand in the twin or differ from it with a cause.
     """
     own = compare_detections(ref["detections"], twin["detections"], floor=DetectionFloor(0.0, 0.0))
-    # movements beyond half an overlap of 0.5 are other boxes of the same object: flips, not the floor of flips
     still = [one for one in own.differences if one.kind == "moved" and _overlap(one) >= STEADY]
-    floor = DetectionFloor(max((one.score_diff for one in still), default=0.0), max((one.box_diff for one in still), default=0.0))
+    floor = DetectionFloor(*(float(np.quantile([getattr(one, name) for one in still], USUAL)) if still else 0.0 for name in ("score_diff", "box_diff")))
     change = compare_detections(ref["detections"], cand["detections"], floor=floor, candidates_ref=ref["candidates"], candidates_cand=cand["candidates"],
                                 sizes=sizes(ref))
     bad = {one.image_id for one in judged.differences if not one.cause}
@@ -103,8 +105,8 @@ def weights_change(ref: dict[str, Any], twin: dict[str, Any], cand: dict[str, An
     return change
 
 
-#: Least overlap of a pair that counts as one prior's box on both sides.
-STEADY = 0.9
+#: Least overlap of a pair that counts as one prior's box on both sides, and the share of such pairs whose movement is called usual.
+STEADY, USUAL = 0.9, 0.99
 
 
 def _overlap(one: Any) -> float:

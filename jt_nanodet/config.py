@@ -341,11 +341,12 @@ def load_config(path) -> Config:
 
 
 def with_input_size(config: Config, size: int | tuple[int, int] | None) -> Config:
-    """`config` with another validation input, (w, h) or one number for both; unchanged for None. UserError unless it divides by the largest stride."""
+    """`config` with another validation input, (w, h) or one number for both; unchanged for None. UserError unless it divides by the stride of
+    the backbone's last level, whose map the neck enlarges to the next one's; the level above it may be larger than its share (416 gives 7 of 6.5)."""
     if size is None:
         return config
     size = (size, size) if isinstance(size, int) else tuple(size)
-    step = max(config.model.arch.head.strides)
+    step = config.model.arch.head.strides[len(config.model.arch.fpn.in_channels) - 1]
     if min(size) < step or any(side % step for side in size):
         near = max(step, round(size[0] / step) * step)
         raise UserError(f"an input of {size[0]}x{size[1]} does not divide by the stride {step}: give a size such as {near}")

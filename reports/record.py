@@ -1,4 +1,5 @@
-"""``python -m reports.record REPORT_DIR NAME``: keep a report's measurements as reports/results/NAME.json, the source of the READMEs' tables.
+"""``python -m reports.record DIR NAME``: keep the measurements of a report, or of one run of alignment.infer or alignment.swap, as reports/results/NAME.json,
+the source of the tables in the READMEs and in docs/.
 
 Only numbers already in the report's result files are kept; the tensors, pictures and detections themselves are not.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from jt_nanodet.errors import UserError, run_cli
 from reports import save_text
-from reports.source import read_folder
+from reports.source import read_folder, read_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TOP = ("title", "verdict", "compared", "failed", "skipped", "created", "device", "seeds", "versions", "environment", "durations", "peak_memory_mb", "command_line")
@@ -22,6 +23,8 @@ DETECTIONS = ("images", "total_ref", "total_cand", "matched", "moved", "missing"
 
 def record(folder: Path) -> dict:
     """The compact form of a report folder; UserError when it holds no report."""
+    if (folder / "result.json").is_file() and not (folder / "report.json").is_file():
+        return record_one(read_json(folder / "result.json", "result", str(folder / "result.json")).data or {}, folder)
     source = read_folder(folder)
     if source.top.data is None:
         raise UserError(f"{folder} holds no report.json: make one with python -m alignment.report --output {folder}")
@@ -40,6 +43,53 @@ def record(folder: Path) -> dict:
         kept["infer"] = {"images": infer.get("images"), "durations": infer.get("durations"), "peak_memory_mb": infer.get("peak_memory_mb")}
     kept["tables"] = {"checks": checks_table(kept)}
     return kept
+
+
+def record_one(data: dict, folder: Path) -> dict:
+    """The compact form of one result of `alignment.infer` or `alignment.swap`; UserError for any other."""
+    kept = {key: data[key] for key in ("command", "verdict", "compared", "failed", "skipped", "device", "seeds", "versions", "hashes", "durations", "images") if key in data}
+    kept |= {"schema_version": 1, "tables": {}}
+    if "swap" in data:
+        kept |= {"swap": data["swap"], "metrics": data["metrics"]}
+        kept["tables"]["swap"] = swap_table(data["swap"], data["images"])
+    elif "detections" in data:
+        for name in ("detections", "weights_change"):
+            if name in data:
+                kept[name] = {key: data[name].get(key) for key in DETECTIONS}
+                kept["tables"][name] = causes_table(data[name])
+        kept |= {key: data[key] for key in ("metrics", "bootstrap", "fps") if data.get(key)}
+        if "bootstrap" in kept:
+            kept["tables"]["bootstrap"] = bootstrap_table(kept["bootstrap"])
+    else:
+        raise UserError(f"{folder / 'result.json'} is of neither alignment.infer nor alignment.swap: name the output of one of them")
+    return kept
+
+
+def causes_table(data: dict) -> dict:
+    """How many differences each cause has, and the largest margin among them."""
+    margins: dict[str, list[float]] = {}
+    for one in data.get("differences", []):
+        margins.setdefault(one["cause"] or "unexplained", []).append(abs(one["margin"] or 0.0))
+    rows = [[cause, len(found), max(found)] for cause, found in sorted(margins.items(), key=lambda pair: -len(pair[1]))]
+    return {"columns": ["cause", "differences", "largest margin"], "columns_zh": ["原因", "差异数", "最大余量"], "rows": rows or [["none", 0, 0]],
+            "note": f"{data['total_ref']} and {data['total_cand']} detections, {data['matched']} matched, {data['unexplained']} unexplained"}
+
+
+def bootstrap_table(data: dict) -> dict:
+    rows = [[name, f"{one['pytorch']:.5f}", f"{one['jittor']:.5f}", f"{one['delta']:+.5f}", f"{one['low']:+.5f} to {one['high']:+.5f}", one["images_needed"]]
+            for name, one in data["metrics"].items()]
+    return {"columns": ["number", "PyTorch", "Jittor", "difference", "95 % interval", "images that would decide"],
+            "columns_zh": ["指标", "PyTorch", "Jittor", "差异", "95 % 区间", "足以判定的图片数"], "rows": rows,
+            "note": f"{data['images']} images, {data['resamples']} draws, seed {data['seed']}"}
+
+
+def swap_table(data: dict, images: int) -> dict:
+    rows = [[one["stage"], f"{one['into_reference']:+.5f}", "{:+.5f} to {:+.5f}".format(*one["interval"]) if one["interval"] else None, f"{one['into_port']:+.5f}",
+             one["pictures_with_other_bits"]] for one in data["stages"]]
+    planted = f"; planted: {data['plant'][0]} x {data['plant'][1]:g}" if data.get("plant") else ""
+    return {"columns": ["stage", "the port's in the reference, mAP", "95 % interval", "the reference's in the port, mAP", "pictures with other bits"],
+            "columns_zh": ["阶段", "移植版的阶段放入参考，mAP", "95 % 区间", "参考的阶段放入移植版，mAP", "位有不同的图片"], "rows": rows,
+            "note": f"carried by: {data['carrier'] or 'no stage'}; mAP {data['mAP']['pytorch']:.5f} and {data['mAP']['jittor']:.5f} on {images} images{planted}"}
 
 
 def layers(data: dict) -> dict:

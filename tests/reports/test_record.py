@@ -1,0 +1,38 @@
+"""reports.record of a single run: what is kept, and tables that fit the pages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jt_nanodet.errors import UserError
+from reports import record
+from tests.reports.made_up import put
+
+TOP = {"schema_version": 1, "command": "infer", "verdict": "pass", "compared": 2, "failed": 0, "skipped": 0, "first_failure": None, "images": 7}
+
+
+def test_an_infer_run_keeps_causes_and_intervals_but_no_single_detection(tmp_path):
+    row = {"pytorch": 0.3, "jittor": 0.31, "delta": 0.01, "standard_error": 0.004, "low": 0.002, "high": 0.018, "decided": True, "draws": 9, "images_needed": 11}
+    found = {"total_ref": 5, "total_cand": 5, "matched": 3, "unexplained": 0, "differences": [{"cause": "near_tie", "margin": -2e-6}, {"cause": "near_tie", "margin": 1e-6}]}
+    put(tmp_path / "result.json", {**TOP, "detections": found, "metrics": None, "bootstrap": {"images": 7, "resamples": 9, "seed": 0, "metrics": {"mAP": row}, "per_class": {}}})
+    kept = record.record(tmp_path)
+    assert kept["tables"]["detections"]["rows"] == [["near_tie", 2, 2e-6]] and "differences" not in kept["detections"]
+    assert kept["tables"]["bootstrap"]["rows"] == [["mAP", "0.30000", "0.31000", "+0.01000", "+0.00200 to +0.01800", 11]]
+
+
+def test_a_swap_run(tmp_path):
+    stages = [{"stage": "warp", "into_reference": -0.01, "into_port": 0.01, "pictures_with_other_bits": 7, "interval": [-0.02, -0.003]},
+              {"stage": "metric", "into_reference": 0.0, "into_port": 0.0, "pictures_with_other_bits": None, "interval": None}]
+    swap = {"stages": stages, "carrier": "warp", "mAP": {"pytorch": 0.3, "jittor": 0.29}, "plant": ["warp", 1.01]}
+    put(tmp_path / "result.json", {**TOP, "command": "swap", "swap": swap, "metrics": {}})
+    table = record.record(tmp_path)["tables"]["swap"]
+    assert [row[0] for row in table["rows"]] == ["warp", "metric"] and "carried by: warp" in table["note"] and "warp x 1.01" in table["note"]
+    json.dumps(table)
+
+
+def test_another_result_is_refused(tmp_path):
+    put(tmp_path / "result.json", TOP)
+    with pytest.raises(UserError, match="alignment.swap"):
+        record.record(tmp_path)
