@@ -126,11 +126,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--round-weights", choices=("float16",), help="round the port's weights to this: what does the precision of the file cost?")
     results_files.arguments(parser)
     args = parser.parse_args(argv)
+    folder = prepare_output(args.output)
     inputs.check_arguments(args)
     for flag, values in (("--sizes", args.sizes or []), ("--batch-sizes", args.batch_sizes)):
         if any(value < 1 for value in values) or len(set(values)) != len(values):
             raise UserError(f"{flag} {' '.join(map(str, values))}: give different numbers of at least 1")
-    folder = prepare_output(args.output)
     if args.pytorch_results or args.jittor_results:
         result = results_files.compare(args)
         print(text(result)) if args.verbosity >= 0 else None

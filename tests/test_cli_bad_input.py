@@ -201,7 +201,8 @@ def test_unreadable_image(tmp_path, photos, content):
 @pytest.mark.parametrize("what", ["empty", "absent", "a file"])
 def test_folder_of_images(tmp_path, photos, command, what):
     (tmp_path / "empty").mkdir()
-    folder = {"empty": tmp_path / "empty", "absent": tmp_path / "absent", "a file": photos / "a.jpg"}[what]
+    (tmp_path / "notes.txt").write_text("no picture")
+    folder = {"empty": tmp_path / "empty", "absent": tmp_path / "absent", "a file": tmp_path / "notes.txt"}[what]
     refused(here(f"alignment.{command}", "--config", SHAPES, "--test-images", folder, "--output", tmp_path / "out"), str(folder))
     nothing_left(tmp_path / "out")
 
