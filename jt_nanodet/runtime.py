@@ -112,8 +112,8 @@ def setup(
         "gdb_path": "",  # else every start asks gdb for its version, and a crash waits in gdb
         "log_silent": "1" if quiet else "0",
         "cache_name": "default",  # else the current git branch around site-packages
-        # Its threads write to the same variables (Var.custom_data) and now and then crash, even where every kernel is
-        # compiled already: about one start of a training in ten on two busy cores. nvcc is too slow to do without.
+        # Its threads now and then crash or hang, even where every kernel is compiled already (docs/operators.md).
+        # nvcc is too slow to do without.
         "use_parallel_op_compiler": str(runtime_machine.cpu_count()) if device == "cuda" else "0",
     }
     if device == "cuda":
