@@ -18,8 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+import reports
 import weights_convert
-from alignment import bootstrap, inputs, results_files, speed
+from alignment import bootstrap, inputs, precision, results_files, speed
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.infer_judge import FLOOR_IMAGES, TWIN, judge
 from alignment.layers import weight_arguments
@@ -48,8 +49,11 @@ def pictures(folder: Path, result: Result, dataset: Any) -> list[dict[str, Any]]
     for side, document in sides.items():
         for one in document["detections"]:
             found[side].setdefault(one["image_id"], []).append({"bbox": one["bbox"], "score": one["score"], "category": names.get(one["category_id"])})
-    different = {one["image_id"] for one in result.parts["detections"]["differences"]}
-    infos = sorted(enumerate(sides["pytorch"]["images"]), key=lambda e: (e[1]["id"] not in different, -len(found["pytorch"].get(e[1]["id"], [])), e[0]))
+    rank: dict[int, int] = {}  # 0: one side lacks a detection there, 1: something moved
+    for part in ("detections", "weights_change"):
+        for one in result.parts.get(part, {}).get("differences", []):
+            rank[one["image_id"]] = min(rank.get(one["image_id"], 1), int(one["kind"] == "moved"))
+    infos = sorted(enumerate(sides["pytorch"]["images"]), key=lambda e: (rank.get(e[1]["id"], 2), -len(found["pytorch"].get(e[1]["id"], [])), e[0]))
     (folder / "pictures").mkdir(exist_ok=True)
     chosen = []
     for index, info in infos[:PICTURES]:
@@ -70,23 +74,25 @@ def save_detections(folder: Path) -> None:
 
 
 def run(folder: Path, given: dict[str, dict[str, Any]], options: dict[str, Any], *, rounds: int, verbosity: int, done: bool = False, resamples: int = 0,
-        twin: bool = False, batch_sizes: tuple[int, ...] = (1,)) -> Result:
+        twin: Path | None = None, batch_sizes: tuple[int, ...] = (1,)) -> Result:
     """Detect on both sides (unless `done`), judge, resample, time, choose pictures. `given`: the common task entries of each side; `twin`: the
-    candidate's weights were rounded, and the reference runs with them too."""
+    candidate's weights were rounded, and the reference runs with these, its own weights rounded, too."""
     for side in () if done else child.MODULES:
         say(f"{side}: detections", verbosity)
         tasks = [task(side, folder, options)]
         if twin and side == "pytorch":
-            tasks.append({**tasks[0], "output": str(folder / TWIN), "floor_images": 0, "weights": given["jittor"]["weights"]})
+            tasks.append({**tasks[0], "output": str(folder / TWIN), "floor_images": 0, "weights": str(twin)})
         child.run(side, tasks, given[side], folder, verbosity=verbosity)
-    result = judge(folder, given["pytorch"], twin)
+    result = judge(folder, given["pytorch"], twin is not None)
     config = with_input_size(load_config(given["pytorch"]["config"]), given["pytorch"].get("input_size"))
     dataset = open_test_set(config, options.get("images"), options.get("annotations"))
     result.parts["pictures"] = pictures(folder, result, dataset)
     save_detections(folder)
+    found = [json.loads((folder / f"{side}.coco.json").read_text(encoding="utf-8")) for side in child.MODULES]
+    if result.parts["metrics"]:
+        result.parts["precision"] = precision.curves(dataset, *found)
     if resamples and result.parts["metrics"]:
         say(f"bootstrap: {resamples} draws of {result.parts['images']} images", verbosity)
-        found = [json.loads((folder / f"{side}.coco.json").read_text(encoding="utf-8")) for side in child.MODULES]
         result.parts["bootstrap"] = bootstrap.paired(dataset, *found, resamples=resamples, seed=given["pytorch"]["seed"])
     if rounds:
         say(f"frames per second: {rounds} rounds, in turn", verbosity)
@@ -99,10 +105,10 @@ def run(folder: Path, given: dict[str, dict[str, Any]], options: dict[str, Any],
     return result
 
 
-def rounded_weights(source: Path, kind: str, folder: Path) -> Path:
-    """A copy of the weights whose floating values went through `kind` and back to float32."""
+def rounded_weights(source: Path, kind: str, folder: Path, side: str) -> Path:
+    """A copy of a side's weights whose floating values went through `kind` and back to float32."""
     weights = {k: v.astype(kind).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in weights_convert.load(source).weights.items()}
-    path = folder / f"jittor.{kind}.npz"
+    path = folder / f"{side}.{kind}.npz"
     if not all(np.isfinite(v).all() for v in weights.values()):
         raise UserError(f"{source} holds weights beyond the range of {kind}: give another --round-weights")
     write_weights(path, weights)
@@ -134,7 +140,7 @@ def main(argv: list[str]) -> int:
     if args.pytorch_results or args.jittor_results:
         result = results_files.compare(args)
         print(text(result)) if args.verbosity >= 0 else None
-        return finish(result, folder, verbosity=args.verbosity)
+        return shown(result, folder, args.verbosity)
     if args.config is None:
         raise UserError("neither --config nor --pytorch-results was given: type --config configs/nanodet-plus-m_320.yml, or name two files of results")
     if args.round_weights and not args.pytorch_model:
@@ -146,8 +152,11 @@ def main(argv: list[str]) -> int:
         open_test_set(with_input_size(config, size), options["images"], options["annotations"])
     common = {"config": str(args.config), "device": args.device, "seed": args.seed, "threads": args.threads}
     models = {"pytorch": args.pytorch_model, "jittor": args.jittor_model or args.pytorch_model}
+    twin = None
     if args.round_weights:
-        models["jittor"] = rounded_weights(models["jittor"], args.round_weights, folder)
+        # Each side's own file: were the twin given the port's, a fault in that file would be its own explanation.
+        twin = rounded_weights(models["pytorch"], args.round_weights, folder, "pytorch")
+        models["jittor"] = rounded_weights(models["jittor"], args.round_weights, folder, "jittor")
     found: dict[int | None, Result] = {}
     for size in args.sizes or [None]:
         given = {side: {**common, "weights": str(models[side]) if models[side] else None, "input_size": size} for side in child.MODULES}
@@ -155,11 +164,23 @@ def main(argv: list[str]) -> int:
         place.mkdir(exist_ok=True)
         shutil.rmtree(place / "pictures", ignore_errors=True)
         say(f"input size {size}", args.verbosity if size else -1)
-        found[size] = run(place, given, options, rounds=args.rounds, verbosity=args.verbosity, resamples=args.resamples, twin=bool(args.round_weights),
+        found[size] = run(place, given, options, rounds=args.rounds, verbosity=args.verbosity, resamples=args.resamples, twin=twin,
                           batch_sizes=tuple(args.batch_sizes))
         if args.verbosity >= 0:
             print(f"input size {size}" if size else "", text(found[size]), sep="\n" if size else "")
-    return finish(joined(found), folder, verbosity=args.verbosity)
+        if place != folder:
+            found[size].write(place)
+            reports.write(place)
+    return shown(joined(found), folder, args.verbosity)
+
+
+def shown(result: Result, folder: Path, verbosity: int) -> int:
+    """Write the result and its pages, print the summary and the last line; the exit code."""
+    result.parts["command_line"] = ["python", "-m", "alignment.infer", *sys.argv[1:]]
+    result.write(folder)
+    page = reports.write(folder)["html"]
+    say(f"report: {page}", verbosity)
+    return finish(result, folder, verbosity=verbosity)
 
 
 def joined(found: dict[int | None, Result]) -> Result:

@@ -1,7 +1,9 @@
 """The verdict of `alignment.infer` from both sides' files: detections with their causes, COCO's numbers, and what the difference rests on.
 
-When the candidate was given *rounded weights* on purpose (``--round-weights``), the reference also ran with them. That **twin** separates two questions: candidate against twin is judged as always, and the candidate's difference from the reference, which the weights made,
-is reported with its causes; how far the weights moved the reference's own detections is the floor of these flips.
+When the candidate was given *rounded weights* on purpose (``--round-weights``), the reference also ran with its own weights rounded. That **twin** separates two questions: candidate against twin is
+judged as always, at the measured floor, and the candidate's difference from the reference is the weights' doing in the pictures where nothing is left unexplained between candidate and twin. How far
+the weights moved the reference's own detections only names the mechanism of such a difference; it explains nothing by itself, because a floor taken from the movement that is to be explained would
+grow with any fault.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignment.detections import DetectionDiff, DetectionFloor, compare_detections
-from alignment.noise import METRIC_BOUND, Floor, tolerance_from_floor
+from alignment.noise import METRIC_BOUND, WIDEST_BOX_FLOOR, WIDEST_SCORE_FLOOR, Floor, tolerance_from_floor
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import Result, TensorResult
 from alignment.runners import child
@@ -27,7 +29,7 @@ TWIN = "pytorch.twin.detections.json"
 
 
 def judge(folder: Path, common: dict[str, Any], twin: bool = False) -> Result:
-    """The result from both sides' files in `folder`; `twin`: the reference also ran with the candidate's weights."""
+    """The result from both sides' files in `folder`; `twin`: the reference also ran with its own weights rounded."""
     ref, cand = (json.loads((folder / f"{side}.detections.json").read_text(encoding="utf-8")) for side in child.MODULES)
     base = {**json.loads((folder / TWIN).read_text(encoding="utf-8")), "floor": ref.get("floor")} if twin else ref
     result = Result("infer", device=common["device"], seeds={"seed": common["seed"]}, versions={**ref["versions"], **cand["versions"]})
@@ -37,8 +39,9 @@ def judge(folder: Path, common: dict[str, Any], twin: bool = False) -> Result:
     images = [[i["id"] for i in side["images"]] for side in (ref, cand)]
     if images[0] != images[1]:
         result.object(Reason.INPUTS_DIFFER, f"the sides saw {len(images[0])} and {len(images[1])} images, or other ones")
-    if twin and base["weights_sha256"] != cand["weights_sha256"]:
-        result.object(Reason.WEIGHTS_DIFFER, "the reference's second run did not hold the candidate's weights")
+    if twin:
+        result.check("the port's rounded weights are the reference's", base["weights_sha256"] == cand["weights_sha256"], Reason.WEIGHTS_DIFFER,
+                     "the two files of weights differ by more than the rounding, so that detections may differ too", stage="data")
     pixels = different_pixels(ref, cand)
     if pixels is not None:
         hint = f"{len(pixels)} of {len(images[0])} images; means differ by up to {max(pixels.values()):.3g} of the normalised unit" if pixels else ""
@@ -84,20 +87,23 @@ def sizes(ref: dict[str, Any]) -> dict[int, tuple[float, float]]:
 
 
 def weights_change(ref: dict[str, Any], twin: dict[str, Any], cand: dict[str, Any], judged: DetectionDiff) -> DetectionDiff:
-    """Candidate against the reference as it was: each flip with its cause, at the usual movement of a pair between the reference's own two runs: the
-    largest would be that of a pair whose halves come from two priors, and so would excuse anything.
+    """Candidate against the reference as it was. A difference is explained by the weights alone: its picture shows none between candidate and twin that has no
+    cause at the measured floor, so the reference itself, given the rounded weights, has it too. In any other picture it is unexplained, however near a
+    threshold it lies.
 
-    A difference without a cause of its own, and a pair that moved, is the weights' doing when the twin has it too, that is, when the candidate's
-    detections of that image all stand in the twin or differ from it with a cause.
+    The mechanism is then named where the decision was as near to going the other way as the weights usually move a detection, and never by more than a floor
+    may be wide at all; where it was not, or one prior's box just moved, the name is ``different_weights``.
     """
     own = compare_detections(ref["detections"], twin["detections"], floor=DetectionFloor(0.0, 0.0))
     still = [one for one in own.differences if one.kind == "moved" and _overlap(one) >= STEADY]
-    floor = DetectionFloor(*(float(np.quantile([getattr(one, name) for one in still], USUAL)) if still else 0.0 for name in ("score_diff", "box_diff")))
-    change = compare_detections(ref["detections"], cand["detections"], floor=floor, candidates_ref=ref["candidates"], candidates_cand=cand["candidates"],
+    usual = (min(float(np.quantile([getattr(one, name) for one in still], USUAL)), widest) if still else 0.0
+             for name, widest in (("score_diff", WIDEST_SCORE_FLOOR), ("box_diff", WIDEST_BOX_FLOOR)))
+    change = compare_detections(ref["detections"], cand["detections"], floor=DetectionFloor(*usual), candidates_ref=ref["candidates"], candidates_cand=cand["candidates"],
                                 sizes=sizes(ref))
     bad = {one.image_id for one in judged.differences if not one.cause}
-    change.differences = [one if one.cause or one.image_id in bad else dataclasses.replace(one, cause="different_weights", margin=one.score_diff)
-                          for one in change.differences]
+    change.differences = [
+        dataclasses.replace(one, cause="", margin=None) if one.image_id in bad
+        else one if one.cause and not (one.kind == "moved" and _overlap(one) >= STEADY) else dataclasses.replace(one, cause="different_weights", margin=_movement(one)) for one in change.differences]
     change.causes = {}
     for one in change.differences:
         change.causes[one.cause or "unexplained"] = change.causes.get(one.cause or "unexplained", 0) + 1
@@ -105,7 +111,12 @@ def weights_change(ref: dict[str, Any], twin: dict[str, Any], cand: dict[str, An
     return change
 
 
-#: Least overlap of a pair that counts as one prior's box on both sides, and the share of such pairs whose movement is called usual.
+def _movement(one: Any) -> float:
+    """How far the score moved; for a detection that one side lacks, the score that was lost or won."""
+    return one.score_diff if one.score_diff is not None else one.score_ref if one.score_ref is not None else one.score_cand
+
+
+#: Least overlap of a pair that counts as one prior's box on both sides, and the share of such pairs whose movement is called usual (for names alone).
 STEADY, USUAL = 0.9, 0.99
 
 

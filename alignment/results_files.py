@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment import bootstrap
+from alignment import bootstrap, precision
 from alignment.detections import DetectionFloor, Rules, compare_detections
 from alignment.infer_judge import listed, metric_row, metrics
 from alignment.result import Result, read_result
@@ -104,6 +104,8 @@ def compare(args: argparse.Namespace) -> Result:
     result.parts = {"images": diff.images, "detections": listed(diff, names, {k: v.get("file_name", "") for k, v in infos.items()}), "floor_source": source,
                     "source": [str(args.pytorch_results), str(args.jittor_results)], "metrics": metrics(*found),
                     "categories": [{"id": k, "name": v} for k, v in names.items()]}
+    if evaluator:
+        result.parts["precision"] = precision.curves(evaluator.coco, ref, cand)
     if evaluator and args.resamples and ref and cand:
         result.parts["bootstrap"] = bootstrap.paired(evaluator.coco, ref, cand, resamples=args.resamples, seed=args.seed)
     result.leave_out("frames per second", "two files of detections have no speed")

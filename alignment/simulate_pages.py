@@ -13,11 +13,12 @@ BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
 def tables(document: dict) -> str:
     """The Markdown between the markers of ``docs/statistics.md``."""
     lines = [f"{document['repeats']} pairs of sides a row, {2 * document['repeats']} where intervals are checked; noise of `{document['log']}` ({document['lines']} Train lines). A rate of 5 % is known to "
-             f"± {document['resolution']:.1%} (95 %).", "",
-             "| runs a side | true difference | equivalent | different | cannot tell | promise |", "|---|---|---|---|---|---|"]
+             f"± {document['resolution']:.1%} (95 %); the last column is the 95 % interval of the promised rate.", "",
+             "| runs a side | true difference | equivalent | different | cannot tell | promise | known to |", "|---|---|---|---|---|---|---|"]
     for row in document["rows"]:
         promise = f"{row['limit'][0]} {row['limit'][1]} {row['limit'][2]:.0%}: {'kept' if row['kept'] else 'BROKEN'}" if row["limit"] else ""
-        lines.append(f"| {row['runs_a_side']} | {row['truth']} | {row['equivalent']:.1%} | {row['different']:.1%} | {row['cannot_tell']:.1%} | {promise} |")
+        known = f"{row['interval'][0]:.1%} to {row['interval'][1]:.1%}" if row["limit"] else ""
+        lines.append(f"| {row['runs_a_side']} | {row['truth']} | {row['equivalent']:.1%} | {row['different']:.1%} | {row['cannot_tell']:.1%} | {promise} | {known} |")
     lines += ["", "| coverage of the 95 % intervals | total loss | losses, lowest and highest | mAP |", "|---|---|---|---|"]
     for name, row in document["coverage"].items():
         parts = [v for k, v in row.items() if k.startswith("train/") and "total" not in k]

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from reports import plots, tables
+from reports import infer_plots, plots, tables
 from reports.pictures import FIRST_SCORE, Picture, build_pictures
 from reports.rows import STAGE_ORDER, Row
 from reports.source import Source, as_dict, as_list, as_number, as_text
@@ -81,9 +81,10 @@ def inference(infer: dict) -> dict | None:
     found = as_dict(infer.get("detections"))
     if not found:
         return None
-    listed = tables.differences(infer)
-    hidden = max(0, len(listed.rows) - MAX_DIFFERENCES)
-    listed.rows, listed.marks = listed.rows[:MAX_DIFFERENCES], listed.marks[:MAX_DIFFERENCES]
+    listed = [tables.differences(infer, part) for part in ("detections", "weights_change")]
+    hidden = [max(0, len(one.rows) - MAX_DIFFERENCES) for one in listed]
+    for one in listed:
+        one.rows, one.marks = one.rows[:MAX_DIFFERENCES], one.marks[:MAX_DIFFERENCES]
     counts = [(name, as_number(found.get(name))) for name in DETECTION_COUNTS]
     largest = [
         ("largest box difference", f"{tables.plain(as_number(found.get('max_box_diff')))} px"),
@@ -93,7 +94,7 @@ def inference(infer: dict) -> dict | None:
     if floor:
         text = f"{tables.sci(as_number(floor.get('box')))} px / {tables.sci(as_number(floor.get('score')))}"
         largest.append(("floor", text))
-    return {"counts": counts, "largest": largest, "table": listed, "hidden": hidden}
+    return {"counts": counts, "largest": largest, "tables": list(zip(("Differences", "Made by the rounded weights"), listed, hidden))}
 
 
 def depth_plots(rows: list[Row]) -> list[tuple[str, Markup]]:
@@ -152,6 +153,9 @@ def context(source: Source, summary: Summary) -> dict:
         "depth_plots": depth_plots(layer_rows), "speed_plot": Markup(bars) if bars else "",
         "tree": tree, "tree_rows": shown, "tree_hidden": hidden, "tree_totals": totals(structure),
         "inference": inference(infer), "pictures": shots, "pictures_left": shots_left, "first_score": first_score(shots),
+        "causes": [(title, tables.cause_table(as_dict(infer.get(key)))) for title, key in (("Causes", "detections"), ("Made by the rounded weights", "weights_change"))],
+        "precision_plot": Markup(infer_plots.precision_pairs(infer) or ""), "class_plot": Markup(infer_plots.class_heat(infer) or ""),
+        "intervals": tables.interval_table(as_dict(infer.get("bootstrap"))), "intervals_note": tables.interval_note(as_dict(infer.get("bootstrap"))),
         "metric": tables.metric_table(metrics), "classes": tables.class_table(metrics),
         "speed": tables.fps_table(fps), "speed_note": tables.fps_note(fps),
         "environment": tables.settings(source, ENVIRONMENT, BARE), "hashes": tables.settings(source, ("hashes", "commits"), ("hashes",)),

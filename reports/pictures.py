@@ -110,8 +110,8 @@ def _same(a: Box, b: Box) -> bool:
 
 
 def build_pictures(folder: Path, infer: dict) -> tuple[list[Picture], int]:
-    """(pictures to show, how many are left out); those with differences come first."""
-    found = normal_differences(infer)
+    """(pictures to show, how many are left out); those with differences come first. Where the weights were rounded on purpose, what that changed is marked."""
+    found = normal_differences(infer, "weights_change" if infer.get("weights_change") else "detections")
     names = categories(infer)
     entries = [item for item in as_list(infer.get("pictures")) if isinstance(item, dict)]
     by_image: dict[str, list[dict]] = {}

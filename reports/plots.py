@@ -22,6 +22,7 @@ INKS = {
     "#060708": "floor", "#070809": "ref", "#08090a": "cand", "#090a0b": "bad", "#0a0b0c": "card",
 }  # fmt: skip
 INK = {name: code for code, name in INKS.items()}
+SIDE_INK = {"pytorch": "ref", "jittor": "cand"}
 #: Points get a link to their row up to this many; a page with more would grow without helping anybody.
 MAX_LINKS = 1500
 #: Phases of one side are told apart by opacity, so the plot also reads without colours.
@@ -32,13 +33,15 @@ ZERO_STEP = 10.0
 DENSE = 200
 
 
-def _figure(width: float, height: float):
+def figure_of(width: float, height: float):
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure  # slow to import, and not needed for Markdown or JUnit
 
     return Figure(figsize=(width, height))
 
 
-def _settings(salt: str) -> dict:
+def settings_of(salt: str) -> dict:
+    """matplotlib's settings for a plot of the page; `salt` must differ between the plots of one page."""
     return {
         "svg.fonttype": "none", "svg.hashsalt": salt, "text.color": INK["ink"], "axes.labelcolor": INK["ink"],
         "axes.edgecolor": INK["muted"], "xtick.color": INK["muted"], "ytick.color": INK["muted"],
@@ -124,8 +127,8 @@ def error_by_depth(rows: list[Row], salt: str = "depth") -> str | None:
 
     import matplotlib
 
-    with matplotlib.rc_context(_settings(salt)):
-        figure = _figure(11, 4.6)
+    with matplotlib.rc_context(settings_of(salt)):
+        figure = figure_of(11, 4.6)
         axes = figure.add_axes((0.075, 0.13, 0.91, 0.70))
         place, dense = np.arange(len(rows)), len(rows) > DENSE
         known = np.isfinite(floor)
@@ -209,8 +212,8 @@ def speed_bars(fps: dict) -> str | None:
         return None
     import matplotlib
 
-    with matplotlib.rc_context(_settings("speed")):
-        figure = _figure(11, 0.9 + 0.62 * len(sides))
+    with matplotlib.rc_context(settings_of("speed")):
+        figure = figure_of(11, 0.9 + 0.62 * len(sides))
         axes = figure.add_axes((0.075, 0.42, 0.90, 0.56))
         reach = max(sum(time for _, time in phases) for _, _, phases in sides)
         for row, (side, stats, phases) in enumerate(sides):

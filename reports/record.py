@@ -1,5 +1,5 @@
 """``python -m reports.record DIR NAME``: keep the measurements of a report, or of one run of alignment.infer or alignment.swap, as reports/results/NAME.json,
-the source of the tables in the READMEs and in docs/.
+the source of the tables in the READMEs and in docs/. Several runs of alignment.swap, each with another planted error, are kept together: ``DIR DIR ... NAME``.
 
 Only numbers already in the report's result files are kept; the tensors, pictures and detections themselves are not.
 """
@@ -14,6 +14,8 @@ from pathlib import Path
 from jt_nanodet.errors import UserError, run_cli
 from reports import save_text
 from reports.source import read_folder, read_json
+from reports.tables import CAUSE_COLUMNS, cause_rows
+from reports.words import ZH
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TOP = ("title", "verdict", "compared", "failed", "skipped", "created", "device", "seeds", "versions", "environment", "durations", "peak_memory_mb", "command_line")
@@ -66,12 +68,8 @@ def record_one(data: dict, folder: Path) -> dict:
 
 
 def causes_table(data: dict) -> dict:
-    """How many differences each cause has, and the largest margin among them."""
-    margins: dict[str, list[float]] = {}
-    for one in data.get("differences", []):
-        margins.setdefault(one["cause"] or "unexplained", []).append(abs(one["margin"] or 0.0))
-    rows = [[cause, len(found), max(found)] for cause, found in sorted(margins.items(), key=lambda pair: -len(pair[1]))]
-    return {"columns": ["cause", "differences", "largest margin"], "columns_zh": ["原因", "差异数", "最大余量"], "rows": rows or [["none", 0, 0]],
+    """How many differences each cause has, those that only one side has (or under another class) apart from pairs that moved, and the largest margin."""
+    return {"columns": list(CAUSE_COLUMNS), "columns_zh": [ZH[name] for name in CAUSE_COLUMNS], "rows": cause_rows(data) or [["none", 0, 0, 0]],
             "note": f"{data['total_ref']} and {data['total_cand']} detections, {data['matched']} matched, {data['unexplained']} unexplained"}
 
 
@@ -90,6 +88,30 @@ def swap_table(data: dict, images: int) -> dict:
     return {"columns": ["stage", "the port's in the reference, mAP", "95 % interval", "the reference's in the port, mAP", "pictures with other bits"],
             "columns_zh": ["阶段", "移植版的阶段放入参考，mAP", "95 % 区间", "参考的阶段放入移植版，mAP", "位有不同的图片"], "rows": rows,
             "note": f"carried by: {data['carrier'] or 'no stage'}; mAP {data['mAP']['pytorch']:.5f} and {data['mAP']['jittor']:.5f} on {images} images{planted}"}
+
+
+def record_plants(folders: list[Path]) -> dict:
+    """Several runs of `alignment.swap` with planted errors: what was planted, what was named, and what every stage was found to carry. UserError for any other result."""
+    runs = []
+    for folder in folders:
+        data = read_json(folder / "result.json", "result", str(folder / "result.json")).data or {}
+        if "swap" not in data:
+            raise UserError(f"{folder / 'result.json'} is not of alignment.swap: name one folder, or several of alignment.swap")
+        runs.append(data)
+    if len({(data["images"], json.dumps(data["hashes"], sort_keys=True)) for data in runs}) > 1:
+        raise UserError("these runs have other images, weights or settings: record together only what differs in --plant alone")
+    rows = []
+    for data in runs:
+        found = data["swap"]
+        plant, own = found["plant"], {one["stage"]: one["into_reference"] for one in found["stages"]}
+        others = max((abs(value) for stage, value in own.items() if stage != found["carrier"]), default=0.0)
+        rows.append([f"{plant[0]} x {plant[1]:g}" if plant else "nothing", found["carrier"] or "no stage", data["verdict"], f"{found['difference']:+.5f}",
+                     f"{own[found['carrier']]:+.5f}" if found["carrier"] else "–", f"{others:.5f}"])
+    kept = {key: runs[0][key] for key in ("command", "device", "seeds", "versions", "hashes", "images")}
+    return kept | {"schema_version": 1, "runs": [{key: data[key] for key in ("swap", "verdict", "compared", "failed", "durations")} for data in runs], "tables": {"plants": {
+        "columns": ["planted in the port", "stage named", "verdict", "mAP, port minus reference", "carried by that stage, mAP", "most of any other stage, mAP"],
+        "columns_zh": ["移植版中植入的错误", "指出的阶段", "结论", "mAP，移植版减参考", "该阶段所致，mAP", "其他阶段最多，mAP"], "rows": rows,
+        "note": f"{runs[0]['images']} images; mAP of the reference {runs[0]['swap']['mAP']['pytorch']:.5f}"}}}
 
 
 def layers(data: dict) -> dict:
@@ -115,14 +137,15 @@ def checks_table(kept: dict) -> dict:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m reports.record", description=__doc__.split("\n\n")[0])
-    parser.add_argument("report_dir", metavar="REPORT_DIR", type=Path)
+    parser.add_argument("report_dir", metavar="REPORT_DIR", type=Path, nargs="+")
     parser.add_argument("name", metavar="NAME", help="file name without .json")
     args = parser.parse_args(argv)
     if Path(args.name).name != args.name:
         raise UserError(f'"{args.name}" is no plain name: give one such as parity_m_320')
     path = RESULTS / f"{args.name}.json"
     path.parent.mkdir(exist_ok=True)
-    save_text(path, json.dumps(record(args.report_dir), indent=1, ensure_ascii=False) + "\n")
+    kept = record(args.report_dir[0]) if len(args.report_dir) == 1 else record_plants(args.report_dir)
+    save_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     print(f"{path.relative_to(RESULTS.parents[1])}: type \"python -m reports.readme_tables\" to renew the READMEs")
     return 0
 

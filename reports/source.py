@@ -49,11 +49,12 @@ class Part:
 
 @dataclass
 class Source:
-    """All that a report is made from: the folder, report.json, and the parts below it."""
+    """All that a report is made from: the folder, report.json, and the parts below it; `single` when it is the result of one command."""
 
     folder: Path
     top: Part
     parts: dict[str, Part] = field(default_factory=dict)
+    single: bool = False
 
     def usable(self) -> list[Part]:
         """Parts that hold data, in the order of the report."""
@@ -170,7 +171,7 @@ def read_json(path: Path, name: str, shown: str) -> Part:
 
 
 def read_folder(folder: Path) -> Source:
-    """Read report.json and every `<part>/result.json` one level below `folder`.
+    """Read report.json and every `<part>/result.json` one level below `folder`; of a folder of one command, its own result.json.
 
     Raises UserError when the folder does not exist or holds no usable result at all.
     """
@@ -181,6 +182,8 @@ def read_folder(folder: Path) -> Source:
             " `python -m alignment.report --output`"
         )
     source = Source(folder, read_json(folder / "report.json", "report", "report.json"))
+    if (folder / "result.json").is_file() and not (folder / "report.json").is_file():
+        return _one_command(source)
     try:
         others = sorted(child.name for child in folder.iterdir() if (child / "result.json").is_file())
     except OSError as error:
@@ -198,4 +201,16 @@ def read_folder(folder: Path) -> Source:
             f"{visible(str(folder))} holds no usable result file{reason}; make one with"
             f" `python -m alignment.report --config configs/nanodet-plus-m_320.yml --output {visible(str(folder))}`"
         )
+    return source
+
+
+def _one_command(source: Source) -> Source:
+    """`source` for the folder of one command: its result is the only part, and its counts and verdict stand on top."""
+    part = read_json(source.folder / "result.json", "result", "result.json")
+    if part.data is None:
+        raise UserError(f"{visible(str(source.folder))} holds no usable result file ({part.problem}); run its command again")
+    part.name = as_text(part.data.get("command")) or "result"
+    source.parts = {name: Part(name, "", problem=f"no {name} in this folder") for name in KNOWN_PARTS if name != part.name} | {part.name: part}
+    source.top.data = {key: part.data[key] for key in ("verdict", "compared", "failed", "skipped", "first_failure", "first_failure_detail") if key in part.data}
+    source.single = True
     return source

@@ -142,7 +142,7 @@ def build_checks(source: Source, rows: list[Row]) -> list[Check]:
         else:
             given.title, given.anchor = checks[place].title, checks[place].anchor
             checks[place] = given
-    return checks
+    return [check for check in checks if check.verdict != "not_run"] if source.single else checks
 
 
 def _inference(part: Part | None) -> Check:

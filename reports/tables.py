@@ -100,8 +100,10 @@ def shade(value: float | None) -> str:
 
 
 def metrics_of(infer: dict) -> dict:
-    """`metrics` of an inference result, with `limit` taken from the rows of stage "metric" where it is not stated."""
+    """`metrics` of an inference result, with `limit` taken from the rows of stage "metric" where it is not stated; none where the weights were changed on purpose."""
     metrics = dict(as_dict(infer.get("metrics")))
+    if as_dict(infer.get("weights_change")):
+        return metrics
     rows = [row for row in as_list(infer.get("tensors")) if as_dict(row).get("stage") == "metric"]
     metrics.setdefault("limit", next((as_dict(row).get("tolerance") for row in rows), None))
     return metrics
@@ -162,6 +164,44 @@ def class_table(metrics: dict) -> Table | None:
         return None
     rows.sort(key=lambda row: -row[0] if row[0] == row[0] else -9.0)
     return Table(["class", *SIDE_NAMES.values(), "difference"], [cells for _, cells in rows], [""] * len(rows))
+
+
+def cause_rows(data: dict) -> list[list]:
+    """(cause, detections that one side lacks or has under another class, pairs that moved, largest margin) of every cause, unexplained first."""
+    found: dict[str, list[dict]] = {}
+    for one in as_list(data.get("differences")):
+        found.setdefault(as_text(as_dict(one).get("cause")) or "unexplained", []).append(as_dict(one))
+    rows = []
+    for cause, some in sorted(found.items(), key=lambda pair: (pair[0] != "unexplained", -len(pair[1]))):
+        moved = sum(one.get("kind") == "moved" for one in some)
+        margins = [abs(number) for number in (as_number(one.get("margin")) for one in some) if number is not None]
+        rows.append([cause, len(some) - moved, moved, max(margins, default=None)])
+    return rows
+
+
+CAUSE_COLUMNS = ("cause", "on one side only", "pairs that moved", "largest margin")
+
+
+def cause_table(data: dict) -> Table | None:
+    """The causes of all differences with their counts; None without differences."""
+    rows = cause_rows(data)
+    cells = [[cause, count(lone), count(moved), sci(margin)] for cause, lone, moved, margin in rows]
+    return Table(list(CAUSE_COLUMNS), cells, ["bad" if row[0] == "unexplained" else "" for row in rows]) if rows else None
+
+
+def interval_table(bootstrap: dict) -> Table | None:
+    """The difference of every COCO number with its interval over images, and the images that would tell it from 0."""
+    rows = {name: as_dict(one) for name, one in as_dict(bootstrap.get("metrics")).items()}
+    table = Table(["number", "difference", "low", "high", "images that would decide"], [], ["odd" if one.get("decided") else "" for one in rows.values()])
+    for name, one in rows.items():
+        table.rows.append([name, *(signed(as_number(one.get(key))) for key in ("delta", "low", "high")), count(as_number(one.get("images_needed")))])
+    return table if rows else None
+
+
+def interval_note(bootstrap: dict) -> str:
+    """What the intervals are, in one line."""
+    level = as_number(bootstrap.get("level"))
+    return "" if level is None else f"{level:.0%} intervals: {as_text(bootstrap.get('resamples'))} draws of {as_text(bootstrap.get('images'))} images, the same for both sides"
 
 
 def spread(stats: object) -> str:
@@ -283,8 +323,8 @@ def commands(source: Source) -> list[tuple[str, str]]:
     return [(name, text) for name, text in pairs if text]
 
 
-def normal_differences(infer: dict) -> list[dict]:
-    """The listed differences in one form: image_id, file_name, kind, cause, margin, ref and cand (each a dict or None).
+def normal_differences(infer: dict, part: str = "detections") -> list[dict]:
+    """The listed differences of `part` in one form: image_id, file_name, kind, cause, margin, ref and cand (each a dict or None).
 
     Read are nested sides (`ref: {bbox, score, category}`) and flat ones (`box_ref`, `score_ref`, `category_ref`);
     category numbers become names where infer's result has `categories` (id to name), image numbers file names
@@ -294,7 +334,7 @@ def normal_differences(infer: dict) -> list[dict]:
     pictures = [item for item in as_list(infer.get("pictures")) if isinstance(item, dict)]
     files = {as_text(item.get("image_id")): as_text(item.get("file_name")) for item in pictures}
     found = []
-    for entry in as_list(as_dict(infer.get("detections")).get("differences")):
+    for entry in as_list(as_dict(infer.get(part)).get("differences")):
         if not isinstance(entry, dict):
             continue
         image = as_text(entry.get("image_id"))
@@ -314,11 +354,11 @@ def normal_differences(infer: dict) -> list[dict]:
     return found
 
 
-def differences(infer: dict) -> Table:
-    """Every listed difference between the detections of the two sides, unexplained ones first."""
+def differences(infer: dict, part: str = "detections") -> Table:
+    """Every listed difference between the detections of the two sides, unexplained ones first, then those that only one side has."""
     table = Table(["image", "kind", "cause", "margin", "PyTorch", "Jittor"], [], left=6)
-    listed = normal_differences(infer)
-    listed.sort(key=lambda one: one["cause"] != "unexplained")
+    listed = normal_differences(infer, part)
+    listed.sort(key=lambda one: (one["cause"] != "unexplained", one["kind"] == "moved"))
     for one in listed:
         cells = [one["file_name"] or one["image_id"], one["kind"], one["cause"], sci(one["margin"])]
         table.rows.append([*cells, detection_text(one["ref"]), detection_text(one["cand"])])

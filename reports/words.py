@@ -26,5 +26,8 @@ ZH = {
     "Everything that could be checked was run.": "所有可检查的项目均已运行。", "light / dark": "浅色 / 深色",
     "setting": "设置", "it/s, PyTorch": "训练 步/秒，PyTorch", "it/s, Jittor": "训练 步/秒，Jittor", "FPS, PyTorch": "推理 FPS，PyTorch",
     "FPS, Jittor": "推理 FPS，Jittor", "memory, MB, PyTorch": "显存 MB，PyTorch", "memory, MB, Jittor": "显存 MB，Jittor",
+    "Causes": "原因", "Made by the rounded weights": "由舍入后的权重造成", "on one side only": "仅一侧有", "pairs that moved": "位移的配对", "largest margin": "最大余量",
+    "Intervals over images": "按图片的区间", "low": "下限", "high": "上限", "images that would decide": "足以判定的图片数", "Precision over recall": "精确率-召回率曲线",
+    "Difference of every class": "各类别的差异",
     "agrees": "一致", "differs": "不同",
 }  # fmt: skip

@@ -75,6 +75,17 @@ class CocoEvaluator:
                 "per_class_AP_50": dict(zeros),
                 "note": "no detections: every number is 0",
             }
+        run = self.accumulated(detections)
+        with contextlib.redirect_stdout(io.StringIO()):
+            run.summarize()
+        metrics = {name: float(v) for name, v in zip(METRIC_NAMES, run.stats)}
+        precision = run.eval["precision"]  # (IoU thresholds, recalls, classes, area ranges, detections an image)
+        metrics["per_class"] = {n: _mean(precision[:, :, k, 0, -1]) for k, n in enumerate(self.class_names)}
+        metrics["per_class_AP_50"] = {n: _mean(precision[0, :, k, 0, -1]) for k, n in enumerate(self.class_names)}
+        return metrics
+
+    def accumulated(self, detections: list[dict]):
+        """pycocotools' evaluation of checked, non-empty `detections`, matched and accumulated."""
         from pycocotools.cocoeval import COCOeval
 
         class Evaluation(COCOeval):
@@ -93,12 +104,7 @@ class CocoEvaluator:
             run = Evaluation(self.coco, found, "bbox")
             run.evaluate()
             run.accumulate()
-            run.summarize()
-        metrics = {name: float(v) for name, v in zip(METRIC_NAMES, run.stats)}
-        precision = run.eval["precision"]  # (IoU thresholds, recalls, classes, area ranges, detections an image)
-        metrics["per_class"] = {n: _mean(precision[:, :, k, 0, -1]) for k, n in enumerate(self.class_names)}
-        metrics["per_class_AP_50"] = {n: _mean(precision[0, :, k, 0, -1]) for k, n in enumerate(self.class_names)}
-        return metrics
+        return run
 
     def check(self, detections: list[dict]) -> None:
         images, categories = set(self.coco.getImgIds()), set(self.cat_ids)

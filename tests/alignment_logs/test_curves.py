@@ -9,21 +9,32 @@ import pytest
 from scipy import stats
 
 from alignment.curves import (
-    CANNOT_TELL, DIFFERENT, EQUIVALENT, Estimate, Hypothesis, block_error, block_length, compare_means, first_leave, judge, local_level, noise_correlation,
+    CANNOT_TELL, DIFFERENT, EQUIVALENT, Estimate, Hypothesis, block_error, block_length, block_variance, compare_means, first_leave, judge, local_level, noise_correlation,
     runs_needed,
 )
 
 
-def test_block_error_is_what_resampling_gives() -> None:
+def test_the_block_bootstrap_is_what_resampling_gives() -> None:
     rng = np.random.default_rng(0)
     values = np.convolve(rng.standard_normal(420), np.ones(5), "valid")[:400]
     length = 10
     start = rng.integers(0, 400, (20000, 40))
     means = values[(start[:, :, None] + np.arange(length)) % 400].reshape(20000, -1).mean(1)
-    error, freedom = block_error(values, length)
-    # The bootstrap's own spread, times the factor for estimating the mean from 40 blocks; its Monte Carlo error is 1 / sqrt(2 * 20000).
-    assert freedom == 39
-    assert abs(error / (means.std() * math.sqrt(40 / 39)) - 1) < 4 / math.sqrt(2 * 20000)
+    # The bootstrap's own spread; its Monte Carlo error is 1 / sqrt(2 * 20000).
+    assert abs(math.sqrt(block_variance(values, length)) / means.std() - 1) < 4 / math.sqrt(2 * 20000)
+    # Few points: the bootstrap times the factor for estimating the mean from 15 blocks.
+    few = values[:150]
+    assert block_error(few, length) == (math.sqrt(block_variance(few, length) * 15 / 14), 14)
+
+
+@pytest.mark.parametrize("weight", [-0.5, 0.5])
+def test_the_ends_of_the_blocks_are_corrected(weight: float) -> None:
+    # Noise x[t] + weight * x[t - 1]: the variance of the mean is (1 + weight)^2 / n. Plain blocks miss a part at either end, in either direction.
+    noise = np.random.default_rng(4).standard_normal((400, 1001))
+    series, truth = noise[:, 1:] + weight * noise[:, :-1], (1 + weight) ** 2 / 1000
+    plain = np.mean([block_variance(row, block_length(1000)) for row in series]) / truth
+    found = np.mean([block_error(row)[0] ** 2 for row in series]) / truth
+    assert abs(found - 1) < 0.06 < abs(plain - 1)
 
 
 def test_block_error_sees_autocorrelation() -> None:

@@ -15,10 +15,10 @@ TOP = {"schema_version": 1, "command": "infer", "verdict": "pass", "compared": 2
 
 def test_an_infer_run_keeps_causes_and_intervals_but_no_single_detection(tmp_path):
     row = {"pytorch": 0.3, "jittor": 0.31, "delta": 0.01, "standard_error": 0.004, "low": 0.002, "high": 0.018, "decided": True, "draws": 9, "images_needed": 11}
-    found = {"total_ref": 5, "total_cand": 5, "matched": 3, "unexplained": 0, "differences": [{"cause": "near_tie", "margin": -2e-6}, {"cause": "near_tie", "margin": 1e-6}]}
+    found = {"total_ref": 5, "total_cand": 5, "matched": 3, "unexplained": 0, "differences": [{"kind": "missing", "cause": "near_tie", "margin": -2e-6}, {"kind": "moved", "cause": "near_tie", "margin": 1e-6}]}
     put(tmp_path / "result.json", {**TOP, "detections": found, "metrics": None, "bootstrap": {"images": 7, "resamples": 9, "seed": 0, "metrics": {"mAP": row}, "per_class": {}}})
     kept = record.record(tmp_path)
-    assert kept["tables"]["detections"]["rows"] == [["near_tie", 2, 2e-6]] and "differences" not in kept["detections"]
+    assert kept["tables"]["detections"]["rows"] == [["near_tie", 1, 1, 2e-6]] and "differences" not in kept["detections"]
     assert kept["tables"]["bootstrap"]["rows"] == [["mAP", "0.30000", "0.31000", "+0.01000", "+0.00200 to +0.01800", 11]]
 
 
@@ -30,6 +30,19 @@ def test_a_swap_run(tmp_path):
     table = record.record(tmp_path)["tables"]["swap"]
     assert [row[0] for row in table["rows"]] == ["warp", "metric"] and "carried by: warp" in table["note"] and "warp x 1.01" in table["note"]
     json.dumps(table)
+
+
+def test_swap_runs_with_several_plants(tmp_path):
+    for name, plant, loss in (("a", ["warp", 1.01], -0.01), ("b", None, 0.0)):
+        stages = [{"stage": stage, "into_reference": loss if stage == "warp" else 1e-6, "into_port": 0.0, "pictures_with_other_bits": 7, "interval": None} for stage in ("warp", "nms")]
+        swap = {"stages": stages, "carrier": "warp" if plant else None, "mAP": {"pytorch": 0.3, "jittor": 0.3 + loss}, "plant": plant, "difference": loss}
+        (tmp_path / name).mkdir()
+        put(tmp_path / name / "result.json", {**TOP, "command": "swap", "device": "cpu", "seeds": {}, "versions": {}, "hashes": {}, "durations": {}, "swap": swap})
+    rows = record.record_plants([tmp_path / "a", tmp_path / "b"])["tables"]["plants"]["rows"]
+    assert rows == [["warp x 1.01", "warp", "pass", "-0.01000", "-0.01000", "0.00000"], ["nothing", "no stage", "pass", "+0.00000", "–", "0.00000"]]
+    put(tmp_path / "b" / "result.json", {**TOP, "detections": {}})
+    with pytest.raises(UserError, match="several of alignment.swap"):
+        record.record_plants([tmp_path / "a", tmp_path / "b"])
 
 
 def test_another_result_is_refused(tmp_path):
