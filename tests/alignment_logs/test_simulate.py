@@ -11,7 +11,7 @@ import pytest
 from alignment.curves import Policy
 from alignment.log_alterations import ALTERATIONS
 from alignment.log_reader import read_run
-from alignment.simulate import LOSSES, covers, kept, make_runs, scenarios, simulate, source_of
+from alignment.simulate import COVERAGE_PAIRS, LOSSES, covers, kept, known_to, make_runs, scenarios, simulate, source_of
 from alignment.simulate_pages import BEGIN, END, tables, write_docs
 from jt_nanodet.errors import UserError
 from tests.alignment_logs.logmaker import upstream_log
@@ -52,7 +52,10 @@ def test_the_limits_have_a_twin_that_breaks_them() -> None:
     assert not kept(row | {"different": 0.07, "limit": ["different", "at most", 0.05]})
     assert not kept(row | {"different": 0.85, "limit": ["different", "at least", 0.90]})
     assert kept(row | {"limit": None}) is None
-    assert covers(0.95, 2000) and not covers(0.91, 2000) and not covers(0.99, 2000)
+    assert not kept(row | {"different": 0.0505, "limit": ["different", "at most", 0.05]}), "an excess is not put down to chance"
+    assert covers(0.95) and covers(0.935) and covers(0.965) and not covers(0.9345) and not covers(0.9655)
+    low, high = known_to(row | {"different": 0.05, "limit": ["different", "at most", 0.05]})
+    assert 0.035 < low < 0.05 < high < 0.07 and known_to(row | {"limit": None}) is None and known_to(row | {"limit": ["different", "at most", 0.05]})[0] == 0
 
 
 def test_a_wrong_method_would_be_caught(source) -> None:
@@ -78,8 +81,9 @@ def test_the_page_shows_the_committed_numbers(repository: Path, document: dict) 
 
 
 def test_the_committed_numbers_keep_the_promises(document: dict) -> None:
-    assert document["repeats"] >= 1000 and all(row["kept"] is not False for row in document["rows"])
+    assert 2 * document["repeats"] >= COVERAGE_PAIRS and all(row["kept"] is not False for row in document["rows"])
     assert [(row["name"], row["runs_a_side"]) for row in document["rows"]] == [(s.name, s.runs) for s in scenarios()]
+    assert all(covers(rate) for rates in document["coverage"].values() for rate in rates.values())
     assert {row["name"] for row in document["alterations"]} == {a.name for a in ALTERATIONS} and all(row["right"] for row in document["alterations"])
 
 
