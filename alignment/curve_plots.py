@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from matplotlib.ticker import NullFormatter  # noqa: E402
+from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
 
 from alignment.curve_align import Aligned  # noqa: E402
 from alignment.curve_verdict import Comparison  # noqa: E402
@@ -93,6 +93,9 @@ def _loss_grid(comparison: Comparison, keys: list[str]):
         _side(ax, x, rows[len(one.a):], CAND, "Jittor")
         if (rows > 0).all() and rows.max() > 5 * np.median(rows):
             ax.set_yscale("log")
+            # A loss spans one or two powers of ten: those alone would leave one number at the axis.
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
         _heading(ax, key)
         ax.set_xlabel(one.axis)
@@ -114,7 +117,7 @@ def _differences(comparison: Comparison, keys: list[str]):
         _heading(ax, key)
         ax.set(xlabel=band["axis"], ylabel="Jittor - PyTorch, %")
         ax.grid(alpha=0.25)
-    axes[0].legend(fontsize=8, loc="upper right")
+    axes[0].legend(fontsize=8, loc="lower right")
     return figure
 
 
