@@ -8,15 +8,16 @@ of weights, and precision at each true positive follows from running sums of wei
 from __future__ import annotations
 
 import contextlib
-import io
+import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from alignment import precision
 from jt_nanodet.config import METRIC_NAMES
 from jt_nanodet.data.evaluator import CocoEvaluator
 from jt_nanodet.errors import UserError
@@ -55,15 +56,14 @@ class Records:
 
 def records(evaluator: CocoEvaluator, detections: Sequence[dict[str, Any]]) -> Records:
     """Match `detections` to the annotations once, by pycocotools. UserError for detections the annotations cannot judge."""
-    from pycocotools.cocoeval import COCOeval
-
     evaluator.check(detections)
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = evaluator.coco.loadRes([dict(d) for d in detections]) if detections else None
-        if found is None:
-            raise UserError("a list of detections is empty: there is nothing to resample; give a file that holds detections")
-        run = COCOeval(evaluator.coco, found, "bbox")
-        run.evaluate()
+    if not detections:
+        raise UserError("a list of detections is empty: there is nothing to resample; give a file that holds detections")
+    return records_of(evaluator, evaluator.accumulated(list(detections)))
+
+
+def records_of(evaluator: CocoEvaluator, run: Any) -> Records:
+    """The matches of an evaluation that the evaluator accumulated."""
     images = run.params.imgIds
     at, groups = 0, {}
     for k in range(len(run.params.catIds)):
@@ -99,16 +99,16 @@ def numbers(matches: Records, weights: np.ndarray, say: Callable[[str], None] | 
     """The 12 numbers by name and ``AP <class>`` for each class, each (draws,), from weights (images, draws). NaN where a draw holds no such object."""
     draws, classes = weights.shape[1], len(matches.class_names)
     # (thresholds, classes, areas, draws) and (classes, areas, limits, draws), means over thresholds where that suffices
-    precision = np.full((3, classes, AREAS, draws), np.nan)
+    values_at = np.full((3, classes, AREAS, draws), np.nan)
     recall = np.full((classes, AREAS, len(LIMITS), draws), np.nan)
     for done, ((k, a), group) in enumerate(matches.groups.items()):
         step = max(1, BLOCK // max(1, len(group.image)))
         for begin in range(0, draws, step):
             part = slice(begin, begin + step)
-            precision[:, k, a, part], recall[k, a, :, part] = _one(group, weights[:, part], matches.recalls)
+            values_at[:, k, a, part], recall[k, a, :, part] = _one(group, weights[:, part], matches.recalls)
         if say and done % 80 == 79:
             say(f"{done + 1} of {len(matches.groups)} classes and sizes")
-    average, half, three_quarters = precision
+    average, half, three_quarters = values_at
     values = [average[:, 0], half[:, 0], three_quarters[:, 0], average[:, 1], average[:, 2], average[:, 3],
               recall[:, 0, 0], recall[:, 0, 1], recall[:, 0, 2], recall[:, 1, 2], recall[:, 2, 2], recall[:, 3, 2]]
     with np.errstate(invalid="ignore"):
@@ -130,7 +130,7 @@ def _one(group: Group, weights: np.ndarray, recalls: np.ndarray) -> tuple[np.nda
     total = np.maximum(truths, 1)
     mine = weights[group.image]  # (detections, draws)
     place = np.cumsum(mine, axis=0)
-    precision, recall = np.zeros((len(group.hits), draws)), np.zeros((len(LIMITS), draws))
+    values_at, recall = np.zeros((len(group.hits), draws)), np.zeros((len(LIMITS), draws))
     for t, (hits, ignored) in enumerate(zip(group.hits, group.ignored)):
         where = np.flatnonzero(hits)
         if not len(where):
@@ -145,38 +145,76 @@ def _one(group: Group, weights: np.ndarray, recalls: np.ndarray) -> tuple[np.nda
         best = np.maximum.accumulate(ratio[::-1], axis=0)[::-1]
         # how many of the 101 recalls lie at or below the recall reached so far
         reached = np.searchsorted(recalls, (true / total).ravel(), side="right").reshape(true.shape)
-        precision[t] = (best * np.diff(reached, axis=0, prepend=0)).sum(0) / len(recalls)
+        values_at[t] = (best * np.diff(reached, axis=0, prepend=0)).sum(0) / len(recalls)
         for n, limit in enumerate(LIMITS):
             recall[n] += here[group.rank[where] < limit].sum(0) / total
-    precision, recall = np.where(truths > 0, precision, np.nan), np.where(truths > 0, recall / len(group.hits), np.nan)
-    return np.stack([precision.mean(0), precision[0], precision[5]]), recall
+    values_at, recall = np.where(truths > 0, values_at, np.nan), np.where(truths > 0, recall / len(group.hits), np.nan)
+    return np.stack([values_at.mean(0), values_at[0], values_at[5]]), recall
 
 
-def _side(job: tuple[Any, list[dict], np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _side(job: tuple[Any, list[dict], np.ndarray | None]) -> dict[str, Any]:
+    """One side, matched once: COCO's numbers, its precision, and the numbers of all images and of every draw (None without draws)."""
     truth, detections, weights = job
-    matches = records(CocoEvaluator(truth), detections)
-    return numbers(matches, np.ones((len(matches.images), 1), np.int32)), numbers(matches, weights)
+    evaluator = CocoEvaluator(truth)
+    evaluator.check(detections)
+    if not detections:
+        return {"metrics": evaluator.evaluate([]), "precision": None, "whole": None, "draws": None}
+    with _without_collection():
+        run = evaluator.accumulated(detections)
+        found = {"metrics": evaluator.metrics_of(run), "precision": precision.of_run(run), "whole": None, "draws": None}
+        if weights is None:
+            return found
+        matches = records_of(evaluator, run)
+        del run  # its matches of every image are large
+    return found | {"whole": numbers(matches, np.ones((len(matches.images), 1), np.int32)), "draws": numbers(matches, weights)}
 
 
-def paired(truth: Any, ref: list[dict], cand: list[dict], *, resamples: int = RESAMPLES, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
-    """The ``bootstrap`` part of result.json: for each number its difference (candidate minus reference), standard error, interval, whether the
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python's garbage collector looks through all of pycocotools' small dictionaries again and again: a fifth of the time of matching 5,000 images."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def evaluate_sides(truth: Any, ref: list[dict], cand: list[dict], *, resamples: int = RESAMPLES, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
+    """Both sides judged by the annotations, each matched once and in a process of its own when `jobs` is 2.
+
+    `truth`: what `CocoEvaluator` takes. `metrics`: the two sides' numbers; `precision`: that part of result.json, or None when a side found nothing;
+    ``bootstrap``: likewise, and None without `resamples`: for each number its difference (candidate minus reference), standard error, interval, whether the
     interval leaves 0 out, and the number of images at which a difference of this size would be found with `POWER`.
-
-    `truth`: what `CocoEvaluator` takes. Each side is matched and summed in a process of its own when `jobs` is 2.
     """
     evaluator = CocoEvaluator(truth)
     images = len(evaluator.coco.getImgIds())
-    weights = draw(images, resamples, seed)
-    tasks = [(evaluator.coco, ref, weights), (evaluator.coco, cand, weights)]
+    weights = draw(images, resamples, seed) if resamples and ref and cand else None
+    tasks = [(evaluator.coco, side, weights) for side in (ref, cand)]
     if jobs > 1:
         with ProcessPoolExecutor(2) as pool:
-            (one, many), (other, others) = pool.map(_side, tasks)
+            sides = list(pool.map(_side, tasks))
     else:
-        (one, many), (other, others) = map(_side, tasks)
-    found = {name: judged(float(one[name][0]), float(other[name][0]), others[name] - many[name], images) for name in one if not math.isnan(one[name][0])}
-    return {"images": images, "resamples": resamples, "seed": seed, "level": LEVEL, "power": POWER,
-            "metrics": {name: found[name] for name in METRIC_NAMES if name in found},
-            "per_class": {name[3:]: value for name, value in found.items() if name.startswith("AP ")}}
+        sides = [_side(task) for task in tasks]
+    one, other = sides
+    both = {"metrics": [side["metrics"] for side in sides], "precision": None, "bootstrap": None}
+    if one["precision"] and other["precision"]:
+        both["precision"] = precision.joined(evaluator, one["precision"], other["precision"])
+    if weights is not None:
+        found = {name: judged(float(value[0]), float(other["whole"][name][0]), other["draws"][name] - one["draws"][name], images)
+                 for name, value in one["whole"].items() if not math.isnan(value[0])}
+        both["bootstrap"] = {"images": images, "resamples": resamples, "seed": seed, "level": LEVEL, "power": POWER,
+                             "metrics": {name: found[name] for name in METRIC_NAMES if name in found},
+                             "per_class": {name[3:]: value for name, value in found.items() if name.startswith("AP ")}}
+    return both
+
+
+def paired(truth: Any, ref: list[dict], cand: list[dict], *, resamples: int = RESAMPLES, seed: int = 0, jobs: int = 2) -> dict[str, Any]:
+    """The ``bootstrap`` part alone; see `evaluate_sides`. UserError for a side without detections."""
+    if not ref or not cand:
+        raise UserError("a list of detections is empty: there is nothing to resample; give a file that holds detections")
+    return evaluate_sides(truth, ref, cand, resamples=resamples, seed=seed, jobs=jobs)["bootstrap"]
 
 
 def judged(ref: float, cand: float, deltas: np.ndarray, images: int) -> dict[str, Any]:

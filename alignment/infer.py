@@ -20,7 +20,7 @@ import numpy as np
 
 import reports
 import weights_convert
-from alignment import bootstrap, inputs, precision, results_files, speed
+from alignment import bootstrap, inputs, results_files, speed
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.infer_judge import FLOOR_IMAGES, TWIN, judge
 from alignment.layers import weight_arguments
@@ -90,10 +90,9 @@ def run(folder: Path, given: dict[str, dict[str, Any]], options: dict[str, Any],
     save_detections(folder)
     found = [json.loads((folder / f"{side}.coco.json").read_text(encoding="utf-8")) for side in child.MODULES]
     if result.parts["metrics"]:
-        result.parts["precision"] = precision.curves(dataset, *found)
-    if resamples and result.parts["metrics"]:
-        say(f"bootstrap: {resamples} draws of {result.parts['images']} images", verbosity)
-        result.parts["bootstrap"] = bootstrap.paired(dataset, *found, resamples=resamples, seed=given["pytorch"]["seed"])
+        say(f"intervals: {resamples} draws of {result.parts['images']} images" if resamples else "precision over recall", verbosity)
+        both = bootstrap.evaluate_sides(dataset, *found, resamples=resamples, seed=given["pytorch"]["seed"])
+        result.parts.update({name: both[name] for name in ("precision", "bootstrap") if both[name]})
     if rounds:
         say(f"frames per second: {rounds} rounds, in turn", verbosity)
         where = {k: options[k] for k in ("images", "annotations") if options.get(k)}

@@ -16,21 +16,18 @@ CURVES = ("AP_50", "AP_75", "AP")
 DIGITS = 6
 
 
-def curves(truth: Any, ref: list[dict[str, Any]], cand: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The ``precision`` part of result.json: `recalls` (101), for each side the mean precision over classes at these recalls, and a table of classes by
-    numbers; null where a class has no such object. `truth` is what `CocoEvaluator` takes. None when a side found nothing: then there is no curve."""
-    if not ref or not cand:
-        return None
-    evaluator = CocoEvaluator(truth)
-    found: dict[str, Any] = {"numbers": list(NUMBERS), "classes": evaluator.class_names}
-    for side, detections in (("pytorch", ref), ("jittor", cand)):
-        run = evaluator.accumulated(detections)
-        precision = run.eval["precision"][..., -1]  # (overlaps, recalls, classes, area ranges)
-        found["recalls"] = np.round(run.params.recThrs, DIGITS).tolist()
-        found[side] = {"curves": {name: _plain(_mean(precision[NUMBERS[name][0], :, :, 0], (0, 2))) for name in CURVES},
-                       "classes": [_plain(np.stack([_mean(precision[overlaps, :, k, area], (0, 1)) for overlaps, area in NUMBERS.values()]))
-                                   for k in range(len(evaluator.class_names))]}
-    return found
+def of_run(run: Any) -> dict[str, Any]:
+    """One side's `curves` (mean precision over classes at the recalls) and `classes` (rows of `NUMBERS`), from an accumulated evaluation of pycocotools."""
+    precision = run.eval["precision"][..., -1]  # (overlaps, recalls, classes, area ranges)
+    return {"curves": {name: _plain(_mean(precision[NUMBERS[name][0], :, :, 0], (0, 2))) for name in CURVES},
+            "classes": [_plain(np.stack([_mean(precision[overlaps, :, k, area], (0, 1)) for overlaps, area in NUMBERS.values()])) for k in range(precision.shape[2])]}
+
+
+def joined(evaluator: CocoEvaluator, ref: dict[str, Any], cand: dict[str, Any]) -> dict[str, Any]:
+    """The ``precision`` part of result.json from both sides' `of_run`; null where a class has no such object."""
+    from pycocotools.cocoeval import Params
+
+    return {"numbers": list(NUMBERS), "classes": evaluator.class_names, "recalls": np.round(Params("bbox").recThrs, DIGITS).tolist(), "pytorch": ref, "jittor": cand}
 
 
 def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignment import bootstrap, precision
+from alignment import bootstrap
+from alignment.cli import say
 from alignment.detections import DetectionFloor, Rules, compare_detections
 from alignment.infer_judge import listed, metric_row, metrics
 from alignment.result import Result, read_result
@@ -81,7 +83,9 @@ def compare(args: argparse.Namespace) -> Result:
             raise UserError(f"two files of detections are compared as they are: leave out --{flag.replace('_', '-')}")
     if args.pytorch_results.resolve() == args.jittor_results.resolve():
         raise UserError(f"{args.pytorch_results} was given for both sides: name two files")
+    started = time.perf_counter()
     ref, cand = read(args.pytorch_results), read(args.jittor_results)
+    said_read = time.perf_counter()
     if args.floor_from:
         said = read_result(args.floor_from).get("detections", {}).get("floor")
         if not said:
@@ -93,10 +97,14 @@ def compare(args: argparse.Namespace) -> Result:
     infos = evaluator.coco.imgs if evaluator else {}
     rules = Rules(args.score_threshold, args.nms_iou, args.max_per_image)
     diff = compare_detections(ref, cand, floor=floor, rules=rules, sizes={k: (v["width"], v["height"]) for k, v in infos.items() if "width" in v})
+    matched = time.perf_counter()
+    say(f"{diff.total_ref} and {diff.total_cand} detections are matched" + (f"; {args.resamples} draws of {len(infos)} images" if evaluator else ""), args.verbosity)
+    both = bootstrap.evaluate_sides(evaluator.coco, ref, cand, resamples=args.resamples, seed=args.seed) if evaluator else {}
     result = Result("infer", device="none", seeds={"seed": args.seed})
+    result.durations = {"read": said_read - started, "match": matched - said_read, "metric_and_bootstrap": time.perf_counter() - matched}
     result.add(diff.row())
     names = dict(zip(evaluator.cat_ids, evaluator.class_names)) if evaluator else {k: str(k) for k in sorted({d["category_id"] for d in ref + cand})}
-    found = [evaluator.evaluate(side) for side in (ref, cand)] if evaluator else [None, None]
+    found = both.get("metrics", [None, None])
     if evaluator:
         result.add(metric_row(name, found[0][name], found[1][name]) for name in METRIC_NAMES)
     else:
@@ -104,9 +112,6 @@ def compare(args: argparse.Namespace) -> Result:
     result.parts = {"images": diff.images, "detections": listed(diff, names, {k: v.get("file_name", "") for k, v in infos.items()}), "floor_source": source,
                     "source": [str(args.pytorch_results), str(args.jittor_results)], "metrics": metrics(*found),
                     "categories": [{"id": k, "name": v} for k, v in names.items()]}
-    if evaluator:
-        result.parts["precision"] = precision.curves(evaluator.coco, ref, cand)
-    if evaluator and args.resamples and ref and cand:
-        result.parts["bootstrap"] = bootstrap.paired(evaluator.coco, ref, cand, resamples=args.resamples, seed=args.seed)
+    result.parts.update({name: both[name] for name in ("precision", "bootstrap") if both.get(name)})
     result.leave_out("frames per second", "two files of detections have no speed")
     return result

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from reports import infer_plots, plots, tables
+from reports import infer_plots, infer_tables, plots, tables
 from reports.pictures import FIRST_SCORE, Picture, build_pictures
 from reports.rows import STAGE_ORDER, Row
 from reports.source import Source, as_dict, as_list, as_number, as_text
@@ -153,9 +153,9 @@ def context(source: Source, summary: Summary) -> dict:
         "depth_plots": depth_plots(layer_rows), "speed_plot": Markup(bars) if bars else "",
         "tree": tree, "tree_rows": shown, "tree_hidden": hidden, "tree_totals": totals(structure),
         "inference": inference(infer), "pictures": shots, "pictures_left": shots_left, "first_score": first_score(shots),
-        "causes": [(title, tables.cause_table(as_dict(infer.get(key)))) for title, key in (("Causes", "detections"), ("Made by the rounded weights", "weights_change"))],
+        "causes": [(title, infer_tables.cause_table(as_dict(infer.get(key)))) for title, key in (("Causes", "detections"), ("Made by the rounded weights", "weights_change"))],
         "precision_plot": Markup(infer_plots.precision_pairs(infer) or ""), "class_plot": Markup(infer_plots.class_heat(infer) or ""),
-        "intervals": tables.interval_table(as_dict(infer.get("bootstrap"))), "intervals_note": tables.interval_note(as_dict(infer.get("bootstrap"))),
+        "intervals": infer_tables.interval_table(as_dict(infer.get("bootstrap"))), "intervals_note": infer_tables.interval_note(as_dict(infer.get("bootstrap"))),
         "metric": tables.metric_table(metrics), "classes": tables.class_table(metrics),
         "speed": tables.fps_table(fps), "speed_note": tables.fps_note(fps),
         "environment": tables.settings(source, ENVIRONMENT, BARE), "hashes": tables.settings(source, ("hashes", "commits"), ("hashes",)),

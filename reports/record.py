@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jt_nanodet.errors import UserError, run_cli
 from reports import save_text
+from reports.infer_tables import CAUSE_COLUMNS, cause_rows
 from reports.source import read_folder, read_json
-from reports.tables import CAUSE_COLUMNS, cause_rows
 from reports.words import ZH
 
 RESULTS = Path(__file__).resolve().parent / "results"

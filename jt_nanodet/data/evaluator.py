@@ -75,7 +75,10 @@ class CocoEvaluator:
                 "per_class_AP_50": dict(zeros),
                 "note": "no detections: every number is 0",
             }
-        run = self.accumulated(detections)
+        return self.metrics_of(self.accumulated(detections))
+
+    def metrics_of(self, run) -> dict:
+        """What `evaluate` returns, from an evaluation that `accumulated` made."""
         with contextlib.redirect_stdout(io.StringIO()):
             run.summarize()
         metrics = {name: float(v) for name, v in zip(METRIC_NAMES, run.stats)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignment.precision import CURVES, NUMBERS, curves
+from alignment.bootstrap import evaluate_sides
+from alignment.precision import CURVES, NUMBERS
 from jt_nanodet.data.cocofile import as_coco
 from jt_nanodet.data.evaluator import CocoEvaluator
 
@@ -27,7 +28,9 @@ def case():
 def test_areas_are_the_evaluator_s_numbers(case) -> None:
     coco, found = case
     fewer = found[::2]
-    result, wanted = curves(coco, found, fewer), [CocoEvaluator(coco).evaluate(side) for side in (found, fewer)]
+    both, wanted = evaluate_sides(coco, found, fewer, resamples=0, jobs=1), [CocoEvaluator(coco).evaluate(side) for side in (found, fewer)]
+    assert both["metrics"] == wanted and both["bootstrap"] is None
+    result = both["precision"]
     for side, metrics in zip(("pytorch", "jittor"), wanted):
         for name, key in zip(CURVES, ("AP_50", "AP_75", "mAP")):
             assert np.mean(result[side]["curves"][name]) == pytest.approx(metrics[key], abs=1e-6)
@@ -38,4 +41,5 @@ def test_areas_are_the_evaluator_s_numbers(case) -> None:
 
 
 def test_a_side_without_detections_has_no_curve(case) -> None:
-    assert curves(case[0], case[1], []) is None
+    both = evaluate_sides(case[0], case[1], [], resamples=5, jobs=1)
+    assert both["precision"] is None and both["bootstrap"] is None and both["metrics"][1]["mAP"] == 0 < both["metrics"][0]["mAP"]
