@@ -38,6 +38,8 @@ FLOAT64_RATIO = 2.0
 WIDEST_GRADIENT_BOUND = 5e-2
 #: A gradient is nothing but rounding where its floor is at least this share of what float64 finds (a bias in front of a BatchNorm).
 ROUNDING_SHARE = 0.25
+#: A training step whose floors were not measured keeps to this share of the largest relative floor of the steps that were, or its own are measured.
+INHERITED_SHARE = 0.5
 #: Learning rates are the same formula in double precision on both sides; relative.
 RATE_BOUND = 1e-12
 #: With the same weights every COCO number must agree to this; one detection more or less moves the mAP of some hundred images by about as much.

@@ -1,5 +1,6 @@
-"""``python -m reports.record DIR NAME``: keep the measurements of a report, or of one run of alignment.infer or alignment.swap, as reports/results/NAME.json,
-the source of the tables in the READMEs and in docs/. Several runs of alignment.swap, each with another planted error, are kept together: ``DIR DIR ... NAME``.
+"""``python -m reports.record DIR NAME``: keep the measurements of a report, or of one run of alignment.infer, alignment.swap or alignment.train, as
+reports/results/NAME.json, the source of the tables in the READMEs and in docs/. Several runs of alignment.swap, each with another planted error, are kept
+together: ``DIR DIR ... NAME``.
 
 Only numbers already in the report's result files are kept; the tensors, pictures and detections themselves are not.
 """
@@ -48,7 +49,7 @@ def record(folder: Path) -> dict:
 
 
 def record_one(data: dict, folder: Path) -> dict:
-    """The compact form of one result of `alignment.infer` or `alignment.swap`; UserError for any other."""
+    """The compact form of one result of `alignment.infer`, `alignment.swap` or `alignment.train`; UserError for any other."""
     kept = {key: data[key] for key in ("command", "verdict", "compared", "failed", "skipped", "device", "seeds", "versions", "hashes", "durations", "images") if key in data}
     kept |= {"schema_version": 1, "tables": {}}
     if "swap" in data:
@@ -62,8 +63,12 @@ def record_one(data: dict, folder: Path) -> dict:
         kept |= {key: data[key] for key in ("metrics", "bootstrap", "fps") if data.get(key)}
         if "bootstrap" in kept:
             kept["tables"]["bootstrap"] = bootstrap_table(kept["bootstrap"])
+    elif "train" in data:
+        kept |= {key: data[key] for key in ("source", "peak_memory_mb", "first_divergence") if key in data}
+        kept["train"] = training(data["train"])
+        kept["tables"]["steps"] = steps_table(kept["train"], kept.get("durations", {}))
     else:
-        raise UserError(f"{folder / 'result.json'} is of neither alignment.infer nor alignment.swap: name the output of one of them")
+        raise UserError(f"{folder / 'result.json'} is of neither alignment.infer, alignment.swap nor alignment.train: name the output of one of them")
     return kept
 
 
@@ -112,6 +117,30 @@ def record_plants(folders: list[Path]) -> dict:
         "columns": ["planted in the port", "stage named", "verdict", "mAP, port minus reference", "carried by that stage, mAP", "most of any other stage, mAP"],
         "columns_zh": ["移植版中植入的错误", "指出的阶段", "结论", "mAP，移植版减参考", "该阶段所致，mAP", "其他阶段最多，mAP"], "rows": rows,
         "note": f"{runs[0]['images']} images; mAP of the reference {runs[0]['swap']['mAP']['pytorch']:.5f}"}}}
+
+
+def training(data: dict) -> dict:
+    """Each step's verdict, loss on both sides and the row nearest to its bound; where the floors were measured."""
+    steps = []
+    for one in data["steps"]:
+        stage, worst = max(one["worst"].items(), key=lambda pair: pair[1]["of_bound"], default=("", {"of_bound": 0.0, "name": ""}))
+        steps.append({"step": one["step"], "epoch": one["epoch"], "rows": one["rows"], "failed": one["failed"], "floors": one["floors"], "floors_why": one["floors_why"],
+                      "loss": one["loss"]["total"], "branch_points": one["branch_points"], "largest_of_bound": worst["of_bound"], "stage": stage, "name": worst["name"],
+                      "free_weights_rel_l2": one["free"]["weights_rel_l2"], "seconds": one["seconds"]})
+    return {**{key: data[key] for key in ("regimes", "rows_compared", "floors_every", "floors_measured", "floors_inherited")}, "branch_points": len(data["branch_points"]),
+            "steps": steps}
+
+
+def steps_table(data: dict, durations: dict) -> dict:
+    """One row a regime of `detach_epoch`."""
+    rows = []
+    for regime in data["regimes"]:
+        mine = [one for one in data["steps"] if one["epoch"] == regime["epoch"]]
+        rows.append([regime["auxiliary"], len(mine), sum(one["rows"] for one in mine), sum(one["failed"] for one in mine), sum(one["branch_points"] for one in mine),
+                     sum(one["floors"] == "measured" for one in mine), max((one["largest_of_bound"] for one in mine), default=0.0)])
+    return {"columns": ["auxiliary branch", "steps", "rows compared", "failed", "branch points", "steps with floors of their own", "largest difference, of its bound"],
+            "columns_zh": ["辅助分支", "步数", "比较行数", "失败", "分支点", "自测底噪的步数", "最大差异与界之比"], "rows": rows,
+            "note": f"{len(data['steps'])} steps in {durations.get('total', 0) / 60:.1f} minutes"}
 
 
 def layers(data: dict) -> dict:

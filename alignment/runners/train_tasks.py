@@ -1,6 +1,6 @@
 """One side of ``alignment.train``: a process that takes one training step for every line on its standard input.
 
-The reference steps along its own way and measures, at every step, how far harmless changes move each number. The candidate takes over the
+The reference steps along its own way and measures, where it is asked to, how far harmless changes move each number of the step. The candidate takes over the
 reference's whole state before every step. Where a step has to choose (which box a prior gets, on which side of 0 an activation lies), the
 choice is judged on its own, and what follows is computed on the *reference's* choice: otherwise one honest tie would shake every gradient.
 The update is computed from the reference's gradients for the same reason: AdamW turns the noise of a vanishing gradient into a full step.
@@ -192,7 +192,7 @@ def fitness(found: dict[str, np.ndarray], factor: float) -> None:
 
 
 class Side:
-    """What both sides answer to: ``step``, ``epoch``, ``stop``."""
+    """What both sides answer to: ``step`` and ``epoch``; the reference to ``measure`` as well."""
 
     def __init__(self, run: Run, task: dict[str, Any]):
         self.run, self.task, self.backend = run, task, run.backend
@@ -230,10 +230,9 @@ class Reference(Side):
         return {"lr": self.state["lr"].tolist(), "epoch": int(self.state["epoch"])}
 
     def step(self, command: dict) -> dict:
-        batch, random = read_batch(command["batch"]), np.random.RandomState(self.task.get("seed", 0) + command["index"])
-        before = self.state
+        """One step of its own; with ``measure`` (as without a word about it) the floors of its numbers too."""
+        batch, before, signs = read_batch(command["batch"]), self.state, Signs(self.backend)
         save_file(before, command["before"])
-        signs = Signs(self.backend)
         found = self.main.run(batch, signs=signs)
         self.state = self.main.state()
         found.update({f"after/{k}": v for k, v in self.state.items()})
@@ -243,6 +242,22 @@ class Reference(Side):
             self.twin.load(before)
             plain = self.twin.run(batch, observe=False)
             same = all(np.array_equal(plain[k], found[k]) for k in plain if k.startswith(("loss/", "gradient/")))
+        save_file({**found, **{f"signs/{i:04d}": b for i, b in enumerate(signs.bits)}}, command["output"])
+        # safetensors sorts by type and name; the order of execution goes with the floors
+        answer = {"observer_equal": bool(same), "flips": 0.0, "order": list(found)}
+        return {**answer, **(self.spread(command, batch, before, found, signs.bits) if command.get("measure", True) else {})}
+
+    def measure(self, command: dict) -> dict:
+        """The floors of a step that was taken without; the reference's own way goes on from where it is."""
+        found = load_file(command["output"])
+        bits = [found.pop(k) for k in sorted(found) if k.startswith("signs/")]
+        before = load_file(command["before"])
+        # both in the order of execution again, in which the changes draw their coins
+        return self.spread(command, read_batch(command["batch"]), {k: before[k] for k in self.state}, {k: found[k] for k in command["order"]}, bits)
+
+    def spread(self, command: dict, batch: dict, before: dict, found: dict, bits: list[np.ndarray]) -> dict:
+        """Write the float64 run of the step `found` (from the state `before`) and the floors of its numbers."""
+        random = np.random.RandomState(self.task.get("seed", 0) + command["index"])
         held = {"assigned": [found[f"assigned/{i}/box"] for i in range(len(batch["img"]))],
                 "gradients": {k.removeprefix("gradient/"): v for k, v in found.items() if k.startswith("gradient/")}}
         variants, flips = [found], []
@@ -252,22 +267,20 @@ class Reference(Side):
             images = nudged(batch["img"], random) if moves == "input" else batch["img"]
             given = {k: nudged(v, random) for k, v in held["gradients"].items()} if moves else held["gradients"]
             self.twin.load(state)
-            follow = Signs(self.backend, signs.bits)
+            follow = Signs(self.backend, bits)
             with around():
                 variants.append(self.twin.run({**batch, "img": images}, signs=follow, assigned=held["assigned"], gradients=given))
             variants[-1].update(self.twin.new())
             fitness(variants[-1], self.factor)
             flips.append(follow.found()["worst"])
         self.double.load(before)
-        double = self.double.run(batch, signs=Signs(self.backend, signs.bits), assigned=held["assigned"], gradients=held["gradients"])
+        double = self.double.run(batch, signs=Signs(self.backend, bits), assigned=held["assigned"], gradients=held["gradients"])
         double.update(self.double.new())
         fitness(double, self.factor)
         measured = floors(double, variants, ("as is", *(name for name, *_ in changes)))
-        save_file({**found, **{f"signs/{i:04d}": b for i, b in enumerate(signs.bits)}}, command["output"])
         save_file({k: v.astype(np.float64) for k, v in double.items() if k in measured}, command["double"])
-        # safetensors sorts by type and name; the order of execution goes with the floors
         write_json(Path(command["floors"]), {"floors": measured, "order": list(found)})
-        return {"observer_equal": bool(same), "flips": max(flips, default=0.0)}
+        return {"flips": max(flips, default=0.0)}
 
 
 class Candidate(Side):

@@ -48,7 +48,7 @@ class Pair:
         task = {"config": str(config_path), "start": str(folder / "start.safetensors"), "seed": 0}
         run = SimpleNamespace(backend=backend, say=lambda text: None)
         paths = train.write_batches(self.config, folder, steps, [0], 0, 2) if batch is None else [batch(folder)]
-        reference = train_tasks.Reference(run, task)
+        reference = self.reference = train_tasks.Reference(run, task)
         self.told, self.commands = [], []
         for index, path in enumerate(paths):
             names = {k: str(folder / f"{k}{index}.safetensors") for k in ("before", "output", "double")}

@@ -45,6 +45,20 @@ def test_swap_runs_with_several_plants(tmp_path):
         record.record_plants([tmp_path / "a", tmp_path / "b"])
 
 
+def test_a_train_run_has_every_step_and_a_row_for_each_regime(tmp_path):
+    def step(number, epoch, floors, ratio):
+        return {"step": number, "epoch": epoch, "rows": 10, "failed": 0, "floors": floors, "floors_why": "its turn" if floors == "measured" else "",
+                "loss": {"total": {"ref": 1.0, "cand": 1.0, "free": 1.0}}, "branch_points": 1, "free": {"weights_rel_l2": 1e-6}, "seconds": {},
+                "worst": {"loss": {"of_bound": ratio, "name": "loss/x"}, "ema": {"of_bound": 0.01, "name": "y"}}}
+    steps = [step(0, 0, "measured", 0.5), step(1, 0, "inherited", 0.25), step(2, 10, "measured", 0.125)]
+    train = {"steps": steps, "regimes": [{"epoch": 0, "auxiliary": "attached"}, {"epoch": 10, "auxiliary": "detached"}], "rows_compared": 30, "floors_every": 10,
+             "floors_measured": [0, 2], "floors_inherited": [1], "branch_points": [{}, {}, {}]}
+    put(tmp_path / "result.json", {**TOP, "command": "train", "durations": {"total": 90.0}, "train": train})
+    kept = record.record(tmp_path)
+    assert kept["tables"]["steps"]["rows"] == [["attached", 2, 20, 0, 2, 1, 0.5], ["detached", 1, 10, 0, 1, 1, 0.125]] and "3 steps in 1.5 minutes" in kept["tables"]["steps"]["note"]
+    assert [(s["stage"], s["name"]) for s in kept["train"]["steps"]] == [("loss", "loss/x")] * 3 and kept["train"]["branch_points"] == 3
+
+
 def test_another_result_is_refused(tmp_path):
     put(tmp_path / "result.json", TOP)
     with pytest.raises(UserError, match="alignment.swap"):
