@@ -35,12 +35,14 @@ def parse(argv: list[str], prog: str) -> Options:
     resume = bool(args.resume or config.schedule.resume)
     if resume and args.load_weights:
         raise UserError("--resume goes on with the weights of the interrupted run: leave out --load-weights, or --resume")
-    for name in ("epochs", "batch_size", "max_steps", "threads"):
+    if args.lr is not None and not 0 < args.lr < float("inf"):
+        raise UserError(f"--lr {args.lr:g}: give a rate above 0, such as 0.0001")
+    for name in ("epochs", "batch_size", "max_steps", "threads", "val_intervals"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number of at least 1")
-    for name in ("workers", "seed"):
+    for name in ("workers", "seed", "warmup_steps"):
         if getattr(args, name) is not None and getattr(args, name) < 0:
-            raise UserError(f"--{name} {getattr(args, name)}: give 0 or more")
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give 0 or more")
     config, notes = _apply(config, args)
     device = args.device or ("cpu" if config.device.gpu_ids in (-1, (-1,)) else "cuda")
     return Options(
@@ -54,6 +56,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("config", metavar="CONFIG", help="YAML file, e.g. configs/shapes.yml")
     parser.add_argument("--epochs", type=int, help="schedule.total_epochs; the cosine follows where it had the same length")
     parser.add_argument("--batch-size", type=int, help="device.batchsize_per_gpu: images a step of this process")
+    parser.add_argument("--lr", type=float, help="schedule.optimizer.lr; the cosine's eta_min keeps its share of it")
+    parser.add_argument("--warmup-steps", type=int, help="schedule.warmup.steps")
+    parser.add_argument("--val-intervals", type=int, help="schedule.val_intervals: epochs from one validation to the next")
     parser.add_argument("--workers", type=int, help="device.workers_per_gpu: processes that read images; 0 reads in this one")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation (default 0)")
     parser.add_argument("--load-weights", metavar="FILE", help="start from these weights (.pkl, .npz; .pth for the reference)")
@@ -79,6 +84,14 @@ def _apply(config: Config, args) -> tuple[Config, list[str]]:
             notes.append(f"schedule.lr_schedule.T_max follows --epochs: {args.epochs} instead of {cosine.T_max}")
             cosine = replace(cosine, T_max=args.epochs)
         schedule = replace(schedule, total_epochs=args.epochs, lr_schedule=cosine)
+    if args.lr is not None:
+        eta_min = schedule.lr_schedule.eta_min * args.lr / schedule.optimizer.lr
+        notes.append(f"schedule.lr_schedule.eta_min follows --lr: {eta_min:g} instead of {schedule.lr_schedule.eta_min:g}")
+        schedule = replace(schedule, optimizer=replace(schedule.optimizer, lr=args.lr), lr_schedule=replace(schedule.lr_schedule, eta_min=eta_min))
+    if args.warmup_steps is not None:
+        schedule = replace(schedule, warmup=replace(schedule.warmup, steps=args.warmup_steps))
+    if args.val_intervals is not None:
+        schedule = replace(schedule, val_intervals=args.val_intervals)
     if args.batch_size is not None:
         device = replace(device, batchsize_per_gpu=args.batch_size)
     if args.workers is not None:

@@ -23,6 +23,13 @@ def test_everything_given_is_applied():
     assert "T_max follows --epochs: 3 instead of 24" in o.notes[0]
 
 
+def test_rate_warm_up_and_validation():
+    before, o = options().config.schedule, options("--lr", "0.0005", "--warmup-steps", "0", "--val-intervals", "5")
+    after = o.config.schedule
+    assert (after.optimizer.lr, after.warmup.steps, after.val_intervals) == (0.0005, 0, 5)
+    assert after.lr_schedule.eta_min == pytest.approx(before.lr_schedule.eta_min * 0.0005 / before.optimizer.lr) and "eta_min follows --lr" in o.notes[0]
+
+
 def test_a_cosine_of_its_own_length_stays(tmp_path):
     path = tmp_path / "c.yml"
     path.write_text(SHAPES.read_text(encoding="utf-8").replace("T_max: 24", "T_max: 30"), encoding="utf-8")
@@ -35,7 +42,8 @@ def test_other_pictures():
     assert (data.train.name, data.train.img_path, data.train.ann_path, data.val.name) == ("CocoDataset", "d", "a.json", "ShapesDataset")
 
 
-@pytest.mark.parametrize("words", [["--epochs", "0"], ["--workers", "-1"], ["--resume", "--load-weights", "w.npz"], ["--val-images", "d"]])
+@pytest.mark.parametrize("words", [["--epochs", "0"], ["--workers", "-1"], ["--resume", "--load-weights", "w.npz"], ["--val-images", "d"],
+                                   ["--lr", "0"], ["--lr", "nan"], ["--warmup-steps", "-1"], ["--val-intervals", "0"]])
 def test_what_does_not_fit_is_refused(words):
     with pytest.raises(UserError):
         options(*words)
