@@ -92,6 +92,12 @@ def distribution_focal_loss(logits, distance):
     return loss_left * weight_left + loss_right * weight_right
 
 
+def total_of(values):
+    """Sum of all elements."""
+    # differs: Jittor adds one number after the other, which loses two digits over thousands of priors; PyTorch adds in blocks
+    return values.float64().sum().cast(values.dtype)
+
+
 def giou_loss(boxes, targets):
     """(N,): one minus the generalised IoU of boxes (N, 4) with targets (N, 4)."""
     return 1 - aligned_giou(boxes, targets)
@@ -126,15 +132,15 @@ def detection_loss(raw, targets, priors, integral, cfg, normalise=over_processes
     sides = raw[..., cfg.num_classes:].reshape(-1, 4 * (cfg.reg_max + 1))
     count = normalise(jt.full((1,), float(len(targets.rows)), dtype=raw.dtype))
     qfl = quality_focal_loss(logits, tensor(targets.label), tensor(targets.quality), cfg.loss.loss_qfl.beta)
-    loss_qfl = (qfl * tensor(targets.weight)).sum() / count
+    loss_qfl = total_of(qfl * tensor(targets.weight)) / count
     if len(targets.rows):
         rows = tensor(targets.rows)
         score = logits[rows].detach().sigmoid().max(dim=1)  # differs: returns values alone
-        total = normalise(score.sum().reshape(1))
+        total = normalise(total_of(score).reshape(1))
         boxes = distance_to_xyxy(priors[:, :2], integral(raw[..., cfg.num_classes:]) * priors[:, 2:3]).reshape(-1, 4)
-        loss_bbox = (giou_loss(boxes[rows], tensor(targets.boxes)) * score).sum() / total
+        loss_bbox = total_of(giou_loss(boxes[rows], tensor(targets.boxes)) * score) / total
         dfl = distribution_focal_loss(sides[rows].reshape(-1, cfg.reg_max + 1), tensor(targets.distance))
-        loss_dfl = (dfl * score[:, None].expand(-1, 4).reshape(-1)).sum() / (4.0 * total)
+        loss_dfl = total_of(dfl * score[:, None].expand(-1, 4).reshape(-1)) / (4.0 * total)
     else:
         normalise(jt.zeros(1, dtype=raw.dtype))  # every process takes part in every sum
         loss_bbox = loss_dfl = sides.sum().reshape(1) * 0
