@@ -35,6 +35,7 @@ from jt_nanodet.data.loader import DataLoader
 from jt_nanodet.errors import UserError
 
 MODULES = {"pytorch": "torch_ref.bench.training", "jittor": "jt_nanodet.bench.training_jittor"}
+TITLES = {"pytorch": "PyTorch", "jittor": "Jittor"}
 PARTS = ("forward", "loss", "backward", "update")
 #: Batches that the steps go through in turn.
 BATCHES = 3
@@ -162,6 +163,22 @@ def pipeline(args: argparse.Namespace, batch: int) -> list[dict[str, Any]]:
     return [data_bench.measure(str(args.config), workers, args.images, batch, args.train_images, args.annotations, args.seed) for workers in args.workers]
 
 
+def tables(document: dict[str, Any]) -> dict[str, Any]:
+    """What docs/training-speed.md shows: a row for each side and batch, and the ratios."""
+    rows, ratios = [], []
+    for row in document["rows"]:
+        for name, title in TITLES.items():
+            one = row[name]
+            rows.append([f"{title}, batch {row['batch']}", *(f"{one[f'{k}_ms']['median']:.0f}" for k in ("whole", *PARTS)), f"{one['images_per_second']:.1f}", f"{one['peak_memory_mb']:.0f}"])
+        ratios.append([f"batch {row['batch']}", *(f"{row['jittor_over_pytorch'][k]['median']:.2f}" for k in ("whole", "cpu", *PARTS)),
+                       f"{row['jittor']['peak_memory_mb'] / row['pytorch']['peak_memory_mb']:.2f}"])
+    note = f"{document['config']}, {document['threads']} threads, {document['rounds']} rounds in turn; medians, milliseconds"
+    return {"step": {"columns": ["side", "step", *PARTS, "images/s", "peak memory, MB"], "rows": rows, "note": note},
+            "ratios": {"columns": ["Jittor / PyTorch", "step", "processor time", *PARTS, "peak memory"], "rows": ratios, "note": "medians of the ratios of neighbouring turns; below 1 Jittor is faster"},
+            "data": {"columns": ["workers", "images/s"], "rows": [[str(one["workers"]), f"{one['images_per_second']:.1f}"] for one in document["data"]],
+                     "note": "the data pipeline alone"}}
+
+
 def table(document: dict[str, Any]) -> str:
     lines = [f"{'batch':>5s} {'side':8s} {'whole':>9s} {'p20':>8s} {'p80':>8s} " + " ".join(f"{p:>9s}" for p in PARTS) + f" {'images/s':>9s} {'MB':>7s}"]
     for row in document["rows"]:
@@ -206,6 +223,7 @@ def main(argv: list[str]) -> int:
             document["rows"].append(measure(args, config, size, Path(name)))
             save(document, args.output)  # after every size, so that an end before the last one leaves the others
     document["data"] = pipeline(args, min(args.batches))
+    document["tables"] = tables(document)
     save(document, args.output)
     print(table(document))
     return 0

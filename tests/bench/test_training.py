@@ -72,3 +72,13 @@ def test_parts_add_up_and_the_step_is_left_as_it_was():
     assert sum(parts[k] for k in training.PARTS) == pytest.approx(parts["whole"]) and len(waits) == 5
     waits.clear()
     assert set(timer.run({}, False)) == {"whole", "cpu"} and len(waits) == 2
+
+
+def test_tables_of_a_document():
+    part = {"median": 2.0, "p20": 1.0, "p80": 3.0}
+    side = {**{f"{k}_ms": part for k in ("whole", "cpu", *training.PARTS)}, "images_per_second": 4.0, "peak_memory_mb": 100.0}
+    document = {"config": "c.yml", "threads": 2, "rounds": 3, "data": [{"workers": 0, "images_per_second": 50.0}],
+                "rows": [{"batch": 8, "pytorch": side, "jittor": {**side, "peak_memory_mb": 50.0}, "jittor_over_pytorch": {k: {"median": 0.5} for k in ("whole", "cpu", *training.PARTS)}}]}
+    found = training.tables(document)
+    assert all(len(row) == len(one["columns"]) for one in found.values() for row in one["rows"])
+    assert found["ratios"]["rows"] == [["batch 8", *["0.50"] * 7]] and found["step"]["rows"][1][0] == "Jittor, batch 8" and found["data"]["rows"] == [["0", "50.0"]]
