@@ -191,6 +191,15 @@ def fitness(found: dict[str, np.ndarray], factor: float) -> None:
         found[name.replace("/cost", "/fitness")] = np.exp(-found[name].astype(np.float64) / factor).astype(found[name].dtype)
 
 
+def only_agreed(found: dict[str, np.ndarray], double: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`found` with the IoU of its assigned boxes where float64 decides alike, as they are compared; a near tie decided otherwise is no rounding of an IoU."""
+    changed = dict(found)
+    for name in [n for n in double if n.startswith("assigned/") and n.endswith("/iou")]:
+        box = name.replace("/iou", "/box")
+        changed[name] = np.where(found[box] == double[box], found[name], double[name].astype(found[name].dtype))
+    return changed
+
+
 class Side:
     """What both sides answer to: ``step`` and ``epoch``; the reference to ``measure`` as well."""
 
@@ -277,6 +286,7 @@ class Reference(Side):
         double = self.double.run(batch, signs=Signs(self.backend, bits), assigned=held["assigned"], gradients=held["gradients"])
         double.update(self.double.new())
         fitness(double, self.factor)
+        variants = [only_agreed(one, double) for one in variants]
         measured = floors(double, variants, ("as is", *(name for name, *_ in changes)))
         save_file({k: v.astype(np.float64) for k, v in double.items() if k in measured}, command["double"])
         write_json(Path(command["floors"]), {"floors": measured, "order": list(found)})

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from alignment.noise import INHERITED_SHARE
+from alignment.runners.train_tasks import only_agreed
 from alignment.train_floors import Pool
 
 
@@ -60,3 +61,12 @@ def test_a_step_without_floors_can_be_measured_later(tmp_path):
     pool.add(at_once["floors"])
     found = load_file(command["output"])
     assert set(pool.floors(found)) == set(at_once["floors"])
+
+
+def test_a_near_tie_of_the_reference_itself_widens_no_floor():
+    """One of its runs gives the second prior no box: that prior is left out, the first keeps its rounding."""
+    truth = {"assigned/0/box": np.array([1, 2, 0]), "assigned/0/iou": np.array([0.5, 0.25, 0.0])}
+    run = {"assigned/0/box": np.array([1, 0, 0]), "assigned/0/iou": np.array([0.5 + 1e-6, 0.0, 0.0], np.float32), "loss/x": np.ones(1, np.float32)}
+    agreed = only_agreed(run, truth)
+    assert agreed["assigned/0/iou"].dtype == np.float32 and np.abs(agreed["assigned/0/iou"] - truth["assigned/0/iou"]).max() == pytest.approx(1e-6, rel=0.1)
+    assert agreed["loss/x"] is run["loss/x"] and run["assigned/0/iou"][1] == 0
