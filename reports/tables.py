@@ -185,14 +185,17 @@ def fps_table(fps: dict) -> Table | None:
     phases.sort(key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
     extras = [("peak_memory_mb", "peak memory, MB"), ("first_round_seconds", "first round, s")]
     extras = [(key, title) for key, title in extras if any(as_number(fps[side].get(key)) is not None for side in found)]
+    by_batch = {size: as_dict(one) for size, one in as_dict(fps.get("by_batch")).items()}
+    # More than one batch size: a row for each of them; the numbers on top are those of the first.
+    rows = [(f"{SIDE_NAMES[side]}, batch {size}", as_dict(one.get(side))) for size, one in by_batch.items() for side in found if as_dict(one.get(side))] if len(by_batch) > 1 else []
+    rows = rows or [(SIDE_NAMES[side], as_dict(fps[side])) for side in found]
     columns = ["side", "images/s", "one image, ms", *[f"{name}, ms" for name in phases], *[t for _, t in extras]]
-    table = Table(columns, [], [""] * len(found))
-    for side in found:
-        stats = as_dict(fps[side])
+    table = Table(columns, [], [""] * len(rows))
+    for name, stats in rows:
         cells = [fixed(as_number(stats.get("fps")), 1), spread(stats)]
-        cells += [spread(as_dict(stats.get("phases")).get(name)) for name in phases]
+        cells += [spread(as_dict(stats.get("phases")).get(phase)) for phase in phases]
         cells += [fixed(as_number(stats.get(key)), 1) for key, _ in extras]
-        table.rows.append([SIDE_NAMES[side], *cells])
+        table.rows.append([name, *cells])
     return table
 
 

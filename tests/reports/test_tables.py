@@ -128,3 +128,11 @@ def test_gpu_rows_dash_what_a_side_did_not_reach():
     assert table.rows == [["fp16, batch 32, 320", "2.50", tables.NONE, "10.0", tables.NONE, "600", tables.NONE]]
     assert tables.gpu_table({"rows": []}) is None
     assert "card" in tables.gpu_note({"gpu": "card", "versions": {"torch": "2"}, "command": "python"})
+
+
+def test_every_batch_size_has_a_row():
+    one = {"fps": 10.0, "median_ms": 100.0, "phases": {"forward": 90.0}}
+    fps = {"pytorch": one, "jittor": one, "by_batch": {"1": {"pytorch": one, "jittor": one}, "4": {"pytorch": {**one, "fps": 20.0}, "jittor": None}}}
+    table = tables.fps_table(fps)
+    assert [row[:2] for row in table.rows] == [["PyTorch, batch 1", "10.0"], ["Jittor, batch 1", "10.0"], ["PyTorch, batch 4", "20.0"]] and len(table.marks) == 3
+    assert [row[0] for row in tables.fps_table({"pytorch": one, "by_batch": {"1": {"pytorch": one}}}).rows] == ["PyTorch"]
