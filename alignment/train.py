@@ -134,6 +134,7 @@ def compare(args: argparse.Namespace, config: Config, folder: Path) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     result.durations = {"total": time.perf_counter() - started,
                         **{side: sum(s["seconds"][side] for s in comparison.steps) for side in child.MODULES}}
+    result.parts["command_line"] = ["python", "-m", "alignment.train", *sys.argv[1:]]
     result.parts["peak_memory_mb"] = comparison.steps[-1]["peak_memory_mb"]
     result.parts["source"] = {"weights": "; ".join(remarks) or str(args.weights), "images": str(args.train_images or config.data.train.name),
                               "batch_size": args.batch_size}

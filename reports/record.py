@@ -64,7 +64,7 @@ def record_one(data: dict, folder: Path) -> dict:
         if "bootstrap" in kept:
             kept["tables"]["bootstrap"] = bootstrap_table(kept["bootstrap"])
     elif "train" in data:
-        kept |= {key: data[key] for key in ("source", "peak_memory_mb", "first_divergence") if key in data}
+        kept |= {key: data[key] for key in ("source", "peak_memory_mb", "first_divergence", "command_line") if key in data}
         kept["train"] = training(data["train"])
         kept["tables"]["steps"] = steps_table(kept["train"], kept.get("durations", {}))
     else:
