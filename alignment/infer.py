@@ -41,8 +41,8 @@ def task(side: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "detect", "output": str(folder / f"{side}.detections.json"), "keep_candidates": True, **options, **floor}
 
 
-def pictures(folder: Path, result: Result, dataset: Any) -> list[dict[str, Any]]:
-    """Copies of a few images with both sides' detections: those with differences first, then those with most objects."""
+def pictures(folder: Path, result: Result, dataset: Any = None) -> list[dict[str, Any]]:
+    """A few images with both sides' detections: those with differences first, then those with most objects. With `dataset` they are written too."""
     sides = {side: json.loads((folder / f"{side}.detections.json").read_text(encoding="utf-8")) for side in child.MODULES}
     names = {c["id"]: c["name"] for c in result.parts["categories"]}
     found: dict[str, dict[int, list]] = {side: {} for side in sides}
@@ -54,11 +54,12 @@ def pictures(folder: Path, result: Result, dataset: Any) -> list[dict[str, Any]]
         for one in result.parts.get(part, {}).get("differences", []):
             rank[one["image_id"]] = min(rank.get(one["image_id"], 1), int(one["kind"] == "moved"))
     infos = sorted(enumerate(sides["pytorch"]["images"]), key=lambda e: (rank.get(e[1]["id"], 2), -len(found["pytorch"].get(e[1]["id"], [])), e[0]))
-    (folder / "pictures").mkdir(exist_ok=True)
     chosen = []
     for index, info in infos[:PICTURES]:
         name = f"{index:04d}.png"
-        cv2.imwrite(str(folder / "pictures" / name), dataset.load(index))
+        if dataset is not None:
+            (folder / "pictures").mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / "pictures" / name), dataset.load(index))
         chosen.append({"image_id": info["id"], "file_name": info["file_name"], "path": f"pictures/{name}",
                        **{side: found[side].get(info["id"], []) for side in sides}})
     return chosen

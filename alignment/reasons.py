@@ -110,6 +110,14 @@ class Reason(str, Enum):
     STRUCTURE_DIFFERS = "structure_differs"
     UNEXPLAINED_DETECTIONS = "unexplained_detections"
     METRIC_DIFFERS = "metric_differs"
+    # Jittor's operators (`alignment.ops`).
+    OPERATOR_DIFFERS = "operator_differs"
+    OPERATOR_MISSING = "operator_missing"
+    OPERATOR_CRASHES = "operator_crashes"
+    # A report and what lies behind it (`alignment.verify`).
+    NOT_REPRODUCED = "not_reproduced"
+    PICTURE_DIFFERS = "picture_differs"
+    PAGE_DIFFERS = "page_differs"
 
     def __str__(self) -> str:
         return self.value

@@ -17,18 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import reports
-from alignment import infer, inputs, layers, structure, weights
+from alignment import evidence, infer, inputs, layers, structure, weights
 from alignment.cli import parent_parser, prepare_output, run_cli, say, summary
 from alignment.reasons import Verdict
 from alignment.result import EXIT_CODES, LAST_LINES, Result, write_json
 from alignment.runners import child
 from jt_nanodet.config import load_config
+from jt_nanodet.config_reader import find_config
 from jt_nanodet.data.testset import open_test_set
 from jt_nanodet.errors import UserError
 
 PARTS = ("structure", "weights", "layers", "infer")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULT_CONFIG, DEFAULT_WEIGHTS = CONFIGS / "shapes.yml", CONFIGS / "shapes_weights.npz"
+#: The configuration, kept with the report so that the report can be verified elsewhere.
+CONFIG_COPY = "config.yml"
 #: The worst part decides, in this order.
 ORDER = (Verdict.NOT_COMPARABLE, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 
@@ -43,6 +46,8 @@ def main(argv: list[str]) -> int:
     config_path = DEFAULT_CONFIG if embedded else args.config
     model = args.pytorch_model or (DEFAULT_WEIGHTS if embedded and DEFAULT_WEIGHTS.is_file() else None)
     config = load_config(config_path)
+    if Path(find_config(config_path)).resolve() != (folder / CONFIG_COPY).resolve():
+        shutil.copyfile(find_config(config_path), folder / CONFIG_COPY)
     options = {"images": str(args.test_images) if args.test_images else None, "annotations": str(args.annotations) if args.annotations else None,
                "batch_size": args.batch_size, "limit": args.limit}
     dataset = open_test_set(config, options["images"], options["annotations"])
@@ -71,6 +76,7 @@ def main(argv: list[str]) -> int:
         say(f"  {name:10s} {result.last_line}", args.verbosity)
     verdict = write_top(folder, args, config_path, results, children, time.perf_counter() - started)
     paths = reports.write(folder)
+    sealed = evidence.seal(folder, {"annotations": args.annotations})
     if args.verbosity >= 0:
         for result in results.values():
             if str(result.verdict) != "pass" and summary(result):
@@ -79,6 +85,7 @@ def main(argv: list[str]) -> int:
             print(f"first divergence: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}")
         print(infer.text(results["infer"]))
         print(f"report: {paths['html']}")
+        print(f"sealed: {evidence.FILE} has SHA-256 {sealed}; to check all of it: python -m alignment.verify {folder} --output DIR")
     print(f"{LAST_LINES[verdict]} | {', '.join(counts(results))}", flush=True)
     return EXIT_CODES[verdict]
 
@@ -101,7 +108,7 @@ def clear(folder: Path) -> None:
     for name in PARTS:
         if (folder / name / "result.json").exists() or (folder / name / "bundles").exists():
             shutil.rmtree(folder / name)
-    for name in ("report.json", "report.html", "report.md", "junit.xml"):
+    for name in ("report.json", "report.html", "report.md", "junit.xml", evidence.FILE):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -146,20 +153,26 @@ def shown(path: Path) -> str:
 
 def write_top(folder: Path, args: argparse.Namespace, config: Path, results: dict[str, Result], children: dict[str, Any], seconds: float) -> Verdict:
     """report.json: the verdict of all parts, environment and command."""
-    verdict = next(v for v in ORDER if any(r.verdict is v for r in results.values()))
-    first = next((r.first_failure for r in results.values() if r.first_failure), None)
+    over = over_all(results)
+    commit = evidence.commit_now()
     write_json(folder / "report.json", {
-        "schema_version": 1, "command": "report", "command_line": command_of("report", args, config), "title": f"NanoDet-Plus, {shown(config)}",
-        "verdict": str(verdict), "compared": sum(r.compared for r in results.values()), "failed": sum(r.failed for r in results.values()),
-        "skipped": sum(r.skipped for r in results.values()), "first_failure": first.name_ref if first else None,
+        "schema_version": 1, "command": "report", "command_line": command_of("report", args, config), "title": f"NanoDet-Plus, {shown(config)}", **over,
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "device": args.device, "seeds": {"seed": args.seed},
+        "commits": {"nanodet-parity": commit} if commit else {},
         "versions": {**children["pytorch"]["versions"], **children["jittor"]["versions"]},
         "environment": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
         "durations": {"total": seconds, **{side: sum(t["seconds"] for t in one["tasks"]) for side, one in children.items()}},
         "peak_memory_mb": {side: one["peak_memory_mb"] for side, one in children.items()},
         "not_run": [] if args.device == "cuda" else [{"name": "GPU", "reason": "this report was made on the CPU: add --device cuda"}],
     })
-    return verdict
+    return Verdict(over["verdict"])
+
+
+def over_all(results: dict[str, Result]) -> dict[str, Any]:
+    """The entries of report.json that follow from the parts."""
+    first = next((r.first_failure for r in results.values() if r.first_failure), None)
+    return {"verdict": str(next(v for v in ORDER if any(r.verdict is v for r in results.values()))), **{
+        name: sum(getattr(r, name) for r in results.values()) for name in ("compared", "failed", "skipped")}, "first_failure": first.name_ref if first else None}
 
 
 def processor() -> str:

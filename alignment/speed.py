@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from alignment.result import write_json
 from alignment.runners import child
 from jt_nanodet.errors import UserError
 
+#: What was timed, as it was timed, beside result.json.
+RAW = "speed.json"
 PHASES = ("preprocess", "forward", "postprocess")
 
 
@@ -38,18 +41,26 @@ def measure(folder: Path, given: dict[str, dict[str, Any]], *, rounds: int = 5, 
                     process.stdin.write(f"{size}\n")
                     process.stdin.flush()
                     times[size][side].append(answer(side, process, report))
-        found: dict[str, Any] = {"rounds": rounds, "images": count, "batch_size": batch_sizes[0], "order": "alternating, one process a side", "warm_up_rounds": 1}
         tasks = {}
         for side, (process, report) in sides.items():
             process.stdin.close()
             process.wait(timeout=60)
             tasks[side] = json.loads(report.read_text(encoding="utf-8"))["tasks"][0]
-        by_batch = {str(size): one_size(size, times[size], tasks) for size in batch_sizes}
-        return {**found, **by_batch[str(batch_sizes[0])], "by_batch": by_batch}
+        raw = {"rounds": rounds, "images": count, "times": {str(size): times[size] for size in batch_sizes}, "tasks": tasks}
+        write_json(folder / RAW, raw)
+        return from_raw(raw)
     finally:
         for process, _ in sides.values():
             process.kill()
             process.wait()
+
+
+def from_raw(raw: dict[str, Any]) -> dict[str, Any]:
+    """The ``fps`` part of result.json from what was timed: the seconds of every phase of every batch, by batch size and side."""
+    by_batch = {size: one_size(int(size), times, raw["tasks"]) for size, times in raw["times"].items()}
+    first = next(iter(by_batch))
+    return {"rounds": raw["rounds"], "images": raw["images"], "batch_size": int(first), "order": "alternating, one process a side", "warm_up_rounds": 1,
+            **by_batch[first], "by_batch": by_batch}
 
 
 def one_size(size: int, times: dict[str, list[dict[str, list[float]]]], tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
