@@ -7,6 +7,7 @@ planted fault costs a second. The rates are high, so that one step moves the wei
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,21 +26,23 @@ from jt_nanodet.weight_rules import lively_weights
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def small_config(folder: Path) -> Path:
+def small_config(folder: Path, tune=lambda tree: None) -> Path:
     tree = yaml.safe_load((ROOT / "configs" / "shapes.yml").read_text(encoding="utf-8"))
     for part in tree["data"].values():
         part.update(image_size=[128, 128], input_size=[128, 128], count=16)
     tree["schedule"].update(optimizer={"name": "AdamW", "lr": 0.02, "weight_decay": 0.5}, warmup={"name": "linear", "steps": 10, "ratio": 0.5})
+    tune(tree)
     path = folder / "small.yml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return path
 
 
 class Pair:
-    """A reference that has taken its steps, and a candidate that takes one of them when asked."""
+    """A reference that has taken its steps, and a candidate that takes one of them when asked. `tune` changes the configuration, `change` the first
+    weights; `batches` are functions that write one each, in place of drawn ones."""
 
-    def __init__(self, folder: Path, *, steps: int = 2, change=lambda weights: None, batch=None):
-        self.folder, config_path = folder, small_config(folder)
+    def __init__(self, folder: Path, *, steps: int = 2, change=lambda weights: None, batches=(), tune=lambda tree: None):
+        self.folder, config_path = folder, small_config(folder, tune)
         self.config = load_config(config_path)
         backend = torch_runner.TorchBackend({"device": "cpu"})
         weights = lively_weights(backend.shapes(self.config), 0)
@@ -47,7 +50,7 @@ class Pair:
         save_file(weights, folder / "start.safetensors")
         task = {"config": str(config_path), "start": str(folder / "start.safetensors"), "seed": 0}
         run = SimpleNamespace(backend=backend, say=lambda text: None)
-        paths = train.write_batches(self.config, folder, steps, [0], 0, 2) if batch is None else [batch(folder)]
+        paths = train.write_batches(self.config, folder, steps, [0], 0, 2) if not batches else [make(folder) for make in batches]
         reference = self.reference = train_tasks.Reference(run, task)
         self.told, self.commands = [], []
         for index, path in enumerate(paths):
@@ -76,10 +79,20 @@ class Pair:
 def tie_batch(folder: Path) -> Path:
     """One grey picture pair with small boxes: with constant predictions many priors cost exactly the same."""
     boxes = np.array([[44, 44, 76, 76], [20, 60, 52, 92]], np.float32)
-    lists = {f"{k}/{i}": v for i in range(2) for k, v in (("gt_bboxes", boxes), ("gt_labels", np.array([0, 1], np.int64)),
-                                                        ("gt_bboxes_ignore", np.zeros((0, 4), np.float32)))}
-    np.savez(folder / "tie.npz", img=np.random.RandomState(0).randn(2, 3, 128, 128).astype(np.float32), **lists)
-    return folder / "tie.npz"
+    return write_batch(folder / "ties.npz", [boxes, boxes])
+
+
+def drawn_batch(name: str, *boxes: list) -> Callable[[Path], Path]:
+    """A batch with these boxes, a list for each picture."""
+    return lambda folder: write_batch(folder / f"{name}.npz", [np.array(one, np.float32).reshape(-1, 4) for one in boxes])
+
+
+def write_batch(path: Path, boxes: list[np.ndarray]) -> Path:
+    """Two pictures of noise with boxes of classes 0, 1, ..."""
+    lists = {f"{k}/{i}": v for i, one in enumerate(boxes) for k, v in (("gt_bboxes", one), ("gt_labels", np.arange(len(one), dtype=np.int64)),
+                                                                     ("gt_bboxes_ignore", np.zeros((0, 4), np.float32)))}
+    np.savez(path, img=np.random.RandomState(0).randn(2, 3, 128, 128).astype(np.float32), **lists)
+    return path
 
 
 def constant_predictions(weights: dict[str, np.ndarray]) -> None:
@@ -88,4 +101,4 @@ def constant_predictions(weights: dict[str, np.ndarray]) -> None:
     weights["aux_head.gfl_reg.bias"][...] = 0
 
 
-__all__ = ["Pair", "constant_predictions", "tie_batch"]
+__all__ = ["Pair", "constant_predictions", "drawn_batch", "tie_batch"]

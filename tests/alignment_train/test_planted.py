@@ -132,7 +132,7 @@ assigner_lowest = assigner.lowest
 
 
 def test_ties_by_the_higher_index(tmp_path):
-    pair = Pair(tmp_path, change=constant_predictions, batch=tie_batch)
+    pair = Pair(tmp_path, change=constant_predictions, batches=[tie_batch])
     assert not [row for row in pair.take(0).rows if row.failed]
     found = pair.first(0, patched(assigner, "lowest", higher_index_first))
     assert found.stage == "assignment" and found.name.endswith("/rule") and "rounding cannot explain" in found.hint
