@@ -27,6 +27,8 @@ from jt_nanodet.config import load_config
 from jt_nanodet.errors import UserError
 from reports import NAMES
 
+#: How many differing entries of a file a row names.
+SHOWN = 5
 #: Raw files of each part, beside the bundles.
 RAW = {"structure": "structure/{}.structure.json", "weights": "weights/{}.weights.json", "infer": "infer/{}.detections.json"}
 
@@ -194,8 +196,8 @@ def told(found: list[tuple[str, Any, Any]]) -> tuple[bool, Reason, str]:
     """Differences as the rest of a row."""
     if not found:
         return True, Reason.OK, ""
-    path, recorded, again = found[0]
-    return False, Reason.NOT_REPRODUCED, f"{len(found)} entries do not follow from the raw files; the first is {path}: {short(recorded)} in the file, {short(again)} when computed again"
+    shown = "; ".join(f"{path}: {short(recorded)} in the file, {short(again)} when computed again" for path, recorded, again in found[:SHOWN])
+    return False, Reason.NOT_REPRODUCED, f"{len(found)} entries do not follow from the raw files: {shown}" + ("; ..." if len(found) > SHOWN else "")
 
 
 def short(value: Any) -> str:
