@@ -6,15 +6,17 @@ The rows stand in the order of the backward pass, so the first failed one is whe
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from alignment import locate
+from alignment import layers_repro, locate
 from alignment.compare import compare_tensors
 from alignment.noise import ROUNDING_SHARE, Floor
 from alignment.reasons import Gate, Reason, Verdict
@@ -23,8 +25,8 @@ from alignment.runners import child
 from alignment.train_judge import gradient_row, sign_row, tolerance
 
 
-def run(folder: Path, given: dict[str, dict[str, Any]], input_file: Path, result: Result, *, verbosity: int = 0) -> locate.Divergence | None:
-    """Run both sides, add the rows to `result` and its `backward` part; returns the first divergence of the backward pass."""
+def run(folder: Path, given: dict[str, dict[str, Any]], input_file: Path, result: Result, *, verbosity: int = 0) -> tuple[locate.Divergence | None, Path | None]:
+    """Run both sides, add the rows to `result` and its `backward` part; returns the first divergence of the backward pass, and a folder that shows it again."""
     scratch = folder / "backward"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -35,15 +37,32 @@ def run(folder: Path, given: dict[str, dict[str, Any]], input_file: Path, result
         told = child.run("jittor", [{"kind": "backward", "inputs": str(input_file), "reference": files["pytorch"], "output": files["jittor"]}],
                          given["jittor"], scratch, verbosity=verbosity)["tasks"][0]
         about = json.loads(floors.read_text(encoding="utf-8"))
-        rows, agreement = judge(*(load_file(files[k]) for k in ("pytorch", "jittor", "double")), about, told["signs"])
+        arrays = load_file(files["pytorch"])
+        rows, agreement = judge(arrays, *(load_file(files[k]) for k in ("jittor", "double")), about, told["signs"])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    evaluation = {row.name_ref: row for row in result.rows() if row.stage == "forward"}
     result.add(rows)
-    divergence = locate.first_divergence(rows, training=True)
+    divergence = locate.first_divergence(rows, training=True, evaluated={row.name_ref: evaluation[name] for row in rows if (name := call_of(row)) in evaluation})
+    row = next((row for row in rows if divergence and row.name_ref == divergence.name and call_of(row)), None)
+    ask = functools.partial(ask_side, given, folder, verbosity)
+    repro = layers_repro.write(folder, divergence, row, Path(given["pytorch"]["config"]), ask, arrays=arrays)
     result.parts["backward"] = {"calls": len(about["order"]), "rows": len(rows), "failed": sum(r.failed for r in rows), "signs": told["signs"],
                                 "agreement": agreement, "first_divergence": vars(divergence) if divergence else None,
+                                "repro": str(repro.relative_to(folder)) if repro else None,
                                 "loss": "seeded projection of both heads' raw outputs, training mode"}
-    return divergence
+    return divergence, repro
+
+
+def ask_side(given: dict[str, dict[str, Any]], folder: Path, verbosity: int, side: str, task: dict[str, Any]) -> dict[str, Any]:
+    """One more task of `side`, in a process of its own; what its runner says about it."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        return child.run(side, [task], given[side], Path(scratch), verbosity=verbosity)["tasks"][0]
+
+
+def call_of(row: TensorResult) -> str:
+    """The call of a row ``backward/CALL/PART``; "" for another row."""
+    return row.name_ref.removeprefix("backward/").rpartition("/")[0] if row.name_ref.startswith("backward/") else ""
 
 
 def judge(ref: dict, cand: dict, double: dict, about: dict[str, Any], signs: dict[str, Any]) -> tuple[list[TensorResult], dict[str, float]]:

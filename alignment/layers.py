@@ -9,11 +9,12 @@ The reference runs once with every call recorded. The candidate runs once on the
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import backward, dumps, inputs, locate, pair
+from alignment import backward, dumps, inputs, layers_repro, locate, pair
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.compare import compare_tensors
@@ -68,8 +69,15 @@ def judge(folder: Path, common: dict[str, Any], input_name: str = "") -> tuple[R
         "leaves": sum(extra["leaves"].values()), "peak_memory_mb": {"pytorch": ref.header.peak_memory_mb, "jittor": cand.header.peak_memory_mb},
     }
     divergence = locate.first_divergence(result.rows()) if not result.objections else None
-    result.parts["first_divergence"] = vars(divergence) if divergence else None
+    result.parts.update(first_divergence=vars(divergence) if divergence else None, repro=layers_repro.place(divergence))
     return result, divergence
+
+
+def write_repro(folder: Path, result: Result, divergence: locate.Divergence | None, given: dict[str, dict[str, Any]], *, verbosity: int = 0) -> Path | None:
+    """The folder that reproduces the first divergence, beside the result; None where no layer is at fault. Each side runs once more, for it."""
+    row = result.row(divergence.name) if divergence else None
+    ask = functools.partial(backward.ask_side, given, folder, verbosity)
+    return layers_repro.write(folder, divergence, row, Path(given["pytorch"]["config"]), ask)
 
 
 def whole_rows(ref: Bundle, cand: Bundle) -> dict[str, TensorResult]:
@@ -91,17 +99,7 @@ def call_row(call: str, name: str, ref: Bundle, cand: Bundle, whole: dict[str, T
         return missing(name, Reason.MISSING, "the candidate makes no such call")
     extra = ref.header.extra
     own = compare_tensors(name, ref[f"out/{name}"], cand[f"own/{name}"], ref64=ref[f"own64/{name}"], tolerance=tolerance(extra["floors_own"][name]))
-    reads = [whole[n] for n in read_names(extra["inputs"][call]) if n in whole]
-    return locate.combine(own, whole[name], reads, module_type=extra["types"][call])
-
-
-def read_names(described: Any) -> list[str]:
-    """Names of the outputs that a described input refers to."""
-    if isinstance(described, dict):
-        if "tensor" in described:
-            return [described["tensor"].removeprefix("out/")]
-        return [n for value in described.values() for n in read_names(value)]
-    return [n for value in described for n in read_names(value)] if isinstance(described, list) else []
+    return locate.combine(own, whole[name], module_type=extra["types"][call], entering=cand.header.extra["entering"].get(call))
 
 
 def decoded_rows(ref: Bundle, cand: Bundle) -> list[TensorResult]:
@@ -120,6 +118,17 @@ def tolerance(document: dict[str, Any], float64_ratio: float | None = None) -> T
 
 def missing(name: str, reason: Reason, hint: str) -> TensorResult:
     return TensorResult(name, name, Verdict.FAIL, reason, Gate.KEYS, hint=hint)
+
+
+def show(divergence: locate.Divergence | None, repro: Path | None, where: str, verbosity: int) -> None:
+    """The first divergence, possible causes, and where it can be seen again, for people."""
+    if divergence is None or verbosity < 0:
+        return
+    print(f"first divergence{where}: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}; {divergence.note}")
+    for cause in divergence.causes:
+        print(f"  possible cause: {cause}")
+    if repro:
+        print(f"  to see it again: python {repro / 'run_pytorch.py'} and python {repro / 'run_jittor.py'}")
 
 
 def weight_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,20 +159,15 @@ def main(argv: list[str]) -> int:
     input_file = inputs.write_input(folder, array)
     common = {"config": str(args.config), "device": args.device, "seed": args.seed, "threads": args.threads}
     models = {"pytorch": args.pytorch_model, "jittor": args.jittor_model or args.pytorch_model}
+    given = {side: {**common, "weights": str(path) if path else None} for side, path in models.items()}
     for side in child.MODULES:
         say(f"{side}: {source}", args.verbosity)
-        given = {**common, "weights": str(models[side]) if models[side] else None}
-        child.run(side, tasks(side, folder, input_file), given, folder, verbosity=args.verbosity)
+        child.run(side, tasks(side, folder, input_file), given[side], folder, verbosity=args.verbosity)
     result, divergence = judge(folder, common, source)
-    if divergence and args.verbosity >= 0:
-        print(f"first divergence: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}; {divergence.note}")
-        for cause in divergence.causes:
-            print(f"  possible cause: {cause}")
+    show(divergence, write_repro(folder, result, divergence, given, verbosity=args.verbosity), "", args.verbosity)
     if args.backward:
-        given = {side: {**common, "weights": str(path) if path else None} for side, path in models.items()}
-        parted = backward.run(folder, given, input_file, result, verbosity=args.verbosity)
-        if parted and args.verbosity >= 0:
-            print(f"first divergence of the backward pass: {parted.name} ({parted.kind}): {parted.hint or parted.reason}; {parted.note}")
+        parted, repro = backward.run(folder, given, input_file, result, verbosity=args.verbosity)
+        show(parted, repro, " of the backward pass", args.verbosity)
     else:
         result.leave_out("backward pass", "not asked for: add --backward")
     return finish(result, folder, verbosity=args.verbosity)

@@ -1,44 +1,72 @@
 """Where the two sides part: the first node with an error of its own, checked against its neighbours, and a hint at the cause.
 
 An error seen in the whole run may be inherited from an earlier node. So each node is run a second time on the *reference's* input; what differs then
-is its own. The error need not grow with depth (it may cancel and return), so nothing here bisects: every node is looked at.
+is its own. The error need not grow with depth (it may cancel and return), so nothing here bisects: every node is looked at. `causes` has the hints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from alignment.causes import History, cause_hints
+from alignment.noise import AMPLIFIES, FACTOR, OWN_REL_L2_CAP
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult
 
+__all__ = ["Divergence", "cause_hints", "combine", "first_divergence", "replace"]
 _GOOD = (Verdict.PASS, Verdict.WARN)
 
 
-def combine(own: TensorResult, whole: TensorResult | None, inputs: Iterable[TensorResult] = (), *, module_type: str = "") -> TensorResult:
+def combine(
+    own: TensorResult, whole: TensorResult | None, inputs: Iterable[TensorResult] = (), *, module_type: str = "", entering: float | None = None,
+) -> TensorResult:
     """The row of one node: judged by `own` (output on the reference's input), with the error of the `whole` run beside it.
 
-    `inputs` are the whole-run rows of the tensors the node reads; `amplification` is the relative L2 error that leaves the node over the largest
-    that enters it, None where nothing enters.
+    `inputs` are the whole-run rows of the tensors the node reads; `entering` is the largest relative L2 error among them where it was measured on
+    the inputs themselves (which sees a concatenation made outside a module too). `amplification` is the relative L2 error that leaves the node
+    over the largest that enters it, None where nothing enters. `origin` says where the whole run's error comes from: ``own``, ``inherited``, ``amplified``.
     """
     row = replace(own, refed=True, own=own.max_abs, own_rel_l2=own.rel_l2, module_type=module_type or own.module_type)
+    row = replace(row, origin="own" if own.failed else "")
     if whole is None:
         return row
-    entering = max((one.rel_l2 for one in inputs if one.rel_l2 is not None), default=0.0)
+    if entering is None:
+        entering = max((one.rel_l2 for one in inputs if one.rel_l2 is not None), default=0.0)
+    amplification = whole.rel_l2 / entering if whole.rel_l2 is not None and entering > 0 else None
+    if whole.failed and not own.failed:
+        row = replace(row, origin="amplified" if _amplifies(own, whole, entering, amplification) else "inherited")
     return replace(
-        row, inherited=whole.max_abs, inherited_rel_l2=whole.rel_l2, inherited_verdict=whole.verdict,
-        amplification=whole.rel_l2 / entering if whole.rel_l2 is not None and entering > 0 else None,
+        row, inherited=whole.max_abs, inherited_rel_l2=whole.rel_l2, inherited_verdict=whole.verdict, entering_rel_l2=entering, amplification=amplification,
     )
+
+
+def _amplifies(own: TensorResult, whole: TensorResult, entering: float, amplification: float | None) -> bool:
+    """Whether the node itself explains that so much leaves it: its own floor says how far one ULP of its input moves its output."""
+    if amplification is None or amplification < AMPLIFIES or own.floor is None or whole.rmse is None or not own.dtype:
+        return False
+    ulps = max(entering / float(np.finfo(own.dtype).eps), 1.0)
+    return whole.rmse <= FACTOR * ulps * own.floor
+
+
+#: The cause where no node is at fault by itself.
+HINTS = {
+    "between": "a function called outside a module (concatenation, addition, resize, slicing), or modules called in another order",
+    "amplification": "an ill-conditioned step: a small variance, a difference of like numbers, a division by a small number",
+}
 
 
 @dataclass(frozen=True)
 class Divergence:
     """The first divergence.
 
-    `kind`: ``own`` (this node computes something else), ``between`` (no node does, yet the whole run parts here: the code between the nodes is at
-    fault), ``whole`` (own errors were not measured; this is only the first difference in the whole run). `ratio` is error over tolerance.
-    `confirmed`: the node before is clean and the one after inherits. `note` says what the neighbours show, `others` names further own errors.
+    `kind`: ``own`` (this node computes something else), ``amplification`` (no node does; what enters this one is rounding, and it makes more of
+    it than the floor allows), ``between`` (no node does, yet the whole run parts here: the code between the nodes is at fault), ``whole`` (own
+    errors were not measured; this is only the first difference in the whole run). `ratio` is error over tolerance. `confirmed`: the node before
+    is clean and the one after inherits. `note` says what the neighbours show, `others` names further own errors.
     """
 
     name: str
@@ -59,11 +87,14 @@ class Divergence:
     others: tuple[str, ...] = ()
 
 
-def first_divergence(rows: Sequence[TensorResult], *, training: bool = False) -> Divergence | None:
+def first_divergence(
+    rows: Sequence[TensorResult], *, training: bool = False, evaluated: Mapping[str, TensorResult] | None = None, histories: Mapping[str, History] | None = None,
+) -> Divergence | None:
     """The first divergence among `rows`, which stand in order of execution within each step; earlier steps come first. None when all agree.
 
     A `refed` row is judged by its own error. Missing, extra and misshaped tensors count as divergences like any other failed row; rows that were
-    skipped or could not be decided do not, but the note mentions them when they come before the answer.
+    skipped or could not be decided do not, but the note mentions them when they come before the answer. `evaluated` (rows of the same names in
+    evaluation mode) and `histories` (one tensor over the steps) are further evidence for the hints.
     """
     order = sorted(rows, key=lambda row: -1 if row.step is None else row.step)
     failed = [position for position, row in enumerate(order) if row.failed]
@@ -81,14 +112,18 @@ def first_divergence(rows: Sequence[TensorResult], *, training: bool = False) ->
     position = answers[0]
     row = order[position]
     before, after = _neighbour(order, position, -1), _neighbour(order, position, +1)
+    if kind == "between" and row.origin == "amplified" and row.entering_rel_l2 <= OWN_REL_L2_CAP:
+        kind = "amplification"
     confirmed, note = _verify(before, row, after, kind)
     unknown = [one.name_ref for one in order[:position] if one.verdict not in (*_GOOD, Verdict.FAIL)]
     if unknown:
         confirmed, note = False, f"{note}; not decided before it: {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
-    error = row.inherited if kind == "between" else row.max_abs
+    error = row.inherited if kind in HINTS else row.max_abs
+    causes = (HINTS[kind],) if kind in HINTS else cause_hints(
+        row, training=training, evaluated=(evaluated or {}).get(row.name_ref), history=(histories or {}).get(row.name_ref, ()))
     return Divergence(
         name=row.name_ref, kind=kind, position=position, step=row.step, stage=row.stage, error=error, tolerance=row.tolerance,
-        ratio=_over(error, row.tolerance), reason=row.reason, hint=row.hint, causes=cause_hints(row, training=training, kind=kind),
+        ratio=_over(error, row.tolerance), reason=row.reason, hint=row.hint, causes=causes,
         before=before.name_ref if before else None, after=after.name_ref if after else None, confirmed=confirmed, note=note,
         others=tuple(order[p].name_ref for p in answers[1:]) if kind == "own" else (),
     )
@@ -110,6 +145,9 @@ def _verify(before: TensorResult | None, row: TensorResult, after: TensorResult 
         return False, "own errors were not measured, so the node may inherit this difference"
     clean = before is None or (before.verdict in _GOOD and before.inherited_verdict is not Verdict.FAIL)
     notes = ["nothing comes before it" if before is None else f"{before.name_ref} before it is {'clean' if clean else 'not clean in the whole run'}"]
+    if kind == "amplification":
+        notes.append(f"a relative difference of {row.entering_rel_l2:.2g} enters and {row.inherited_rel_l2:.2g} leaves it")
+        return clean, "; ".join(notes)
     if kind == "between":
         notes.append("every node agrees on the reference's input, so the code that connects them differs")
         return clean, "; ".join(notes)
@@ -128,68 +166,3 @@ def _over(error: float | None, tolerance: float | None) -> float | None:
     if error is None or tolerance is None:
         return None
     return error / tolerance if tolerance else math.inf
-
-
-#: (pattern, part of the module's type or "" for any) -> what usually causes it. The first match by type comes first, then the general one.
-CAUSES: tuple[tuple[Reason, str, str], ...] = (
-    (Reason.CONSTANT_SCALE, "norm", "another eps, weight or variance in the normalisation"),
-    (Reason.CONSTANT_SCALE, "pool", "another divisor, such as counting the padding"),
-    (Reason.CONSTANT_SCALE, "loss", "another loss weight, or a sum where a mean belongs"),
-    (Reason.CONSTANT_SCALE, "", "a scale factor, an eps or a mean against a sum"),
-    (Reason.CHANNEL_AFFINE, "norm", "another eps, or other running statistics"),
-    (Reason.CHANNEL_AFFINE, "", "a factor for each channel: mean and standard deviation of the input, or normalisation folded differently"),
-    (Reason.CONSTANT_OFFSET, "", "a missing or extra bias"),
-    (Reason.NEGATIVE_SIDE, "", "another negative slope of the activation"),
-    (Reason.BORDER_ONLY, "conv", "another padding, or another padding mode"),
-    (Reason.BORDER_ONLY, "pool", "padding counted or not, ceil for floor"),
-    (Reason.BORDER_ONLY, "sample", "align_corners, or another rule at the edge"),
-    (Reason.BORDER_ONLY, "", "padding, or align_corners in a resize"),
-    (Reason.CHANNELS_PERMUTED, "conv", "weights grouped or ordered differently"),
-    (Reason.CHANNELS_PERMUTED, "", "channel shuffle with groups and channels swapped, another order of concatenation, or BGR for RGB"),
-    (Reason.SIGN_FLIPPED, "", "a subtraction the wrong way round"),
-    (Reason.SATURATED, "", "a clip, a clamping activation, or a cast to a narrow integer"),
-    (Reason.ALL_ZERO, "", "a detached branch, weights never loaded, or an output never written"),
-    (Reason.TRANSPOSED, "linear", "a weight loaded transposed"),
-    (Reason.TRANSPOSED, "", "height and width swapped, or axes in another order"),
-    (Reason.REVERSED, "", "a flip, or a list walked backwards"),
-    (Reason.PERMUTED, "", "another order of flattening or concatenation"),
-    (Reason.ISOLATED, "", "an index, a tie or a boundary treated differently"),
-    (Reason.ONE_SIDED, "", "a bias, or rounding in one direction"),
-    (Reason.SHAPE, "pool", "ceil for floor in the output size"),
-    (Reason.SHAPE, "", "another stride, padding, or ceil for floor in the output size"),
-    (Reason.BROADCAST, "", "an axis that was reduced or kept where it should not be"),
-    (Reason.DTYPE, "", "a missing or extra conversion"),
-    (Reason.NOT_FINITE_CAND, "", "a division by zero, a logarithm of zero, or an overflow"),
-    (Reason.NOT_FINITE_REF, "", "the reference itself overflows: look at its input"),
-    (Reason.LESS_ACCURATE, "", "a sum in lower precision, or a formula that cancels"),
-    (Reason.BEYOND_TOLERANCE, "sample", "nearest for bilinear, or align_corners"),
-    (Reason.BEYOND_TOLERANCE, "norm", "running statistics, or training mode"),
-    (Reason.BEYOND_TOLERANCE, "conv", "stride, dilation or groups, or other weights"),
-)
-
-
-def cause_hints(row: TensorResult, *, training: bool = False, kind: str = "own") -> tuple[str, ...]:
-    """Likely causes of a failed row, most specific first. Hints, not findings; empty when no rule applies."""
-    if kind == "between":
-        return ("a function called outside a module (concatenation, addition, resize, slicing), or modules called in another order",)
-    type_name = row.module_type.lower()
-    found = [text for reason, part, text in CAUSES if reason is row.reason and part and part in type_name]
-    found += [text for reason, part, text in CAUSES if reason is row.reason and not part]
-    if training and "norm" in type_name:
-        found.append("in training mode: another momentum, or the biased variance in the running statistics")
-    if row.stage == "data" and row.reason in (Reason.CHANNELS_PERMUTED, Reason.REVERSED):
-        found.insert(0, "BGR for RGB, or mean and standard deviation in the other order")
-    if row.stage == "backward" and row.reason is Reason.ALL_ZERO:
-        found.insert(0, "a detached branch")
-    return tuple(dict.fromkeys(found))
-
-
-def growth_hint(rows: Sequence[TensorResult]) -> str:
-    """A hint from one tensor's rows over the training steps, or "". Errors that grow in every step from a clean start come from what is carried over."""
-    steps = sorted((row for row in rows if row.step is not None and row.max_abs is not None), key=lambda row: row.step)
-    if len(steps) < 3 or steps[0].failed or not steps[-1].failed:
-        return ""
-    errors = [row.max_abs for row in steps]
-    if all(later > earlier for earlier, later in zip(errors, errors[1:])):
-        return "clean at first and growing with every step: look at the optimiser's moments, weight decay, learning rate or running statistics"
-    return ""

@@ -32,6 +32,8 @@ MIN_REPEATS = 2
 WIDEST_BOUND = 1e-3
 #: A node's own relative L2 error, above which a written reason is needed however wide its floor (``parity-method.md``, 4.1).
 OWN_REL_L2_CAP = 1e-5
+#: A node that makes a relative difference so many times larger amplifies it; a convolution after a normalisation makes it two or three times larger.
+AMPLIFIES = 8.0
 #: The candidate's root-mean-square error against float64 may be so many times the reference's own (TorchDynamo's fp32 rule, and issue 2).
 FLOAT64_RATIO = 2.0
 #: A gradient's bound may be so wide against its largest element and still decide: its faults are factors, missing terms and cut branches.

@@ -79,6 +79,7 @@ class Reason(str, Enum):
     NEGATIVE_SIDE = "negative_side"
     ALL_ZERO = "all_zero"
     SATURATED = "saturated"
+    LOW_PRECISION = "low_precision"
     BORDER_ONLY = "border_only"
     ISOLATED = "isolated"
     ONE_SIDED = "one_sided"

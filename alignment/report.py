@@ -69,6 +69,7 @@ def main(argv: list[str]) -> int:
     (folder / "structure" / "structure.txt").write_text(tree + "\n", encoding="utf-8")
     results["weights"] = weights.judge(folder / "weights", common)
     results["layers"], divergence = layers.judge(folder / "layers", common, source)
+    repro = layers.write_repro(folder / "layers", results["layers"], divergence, given, verbosity=args.verbosity)
     results["infer"] = infer.run(folder / "infer", given, options, rounds=args.rounds, verbosity=args.verbosity, done=True)
     for name, result in results.items():
         result.parts["command_line"] = command_of(name, args, config_path)
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
             if str(result.verdict) != "pass" and summary(result):
                 print(summary(result))
         if divergence:
-            print(f"first divergence: {divergence.name} ({divergence.kind}): {divergence.hint or divergence.reason}")
+            layers.show(divergence, repro, "", args.verbosity)
         print(infer.text(results["infer"]))
         print(f"report: {paths['html']}")
         print(f"sealed: {evidence.FILE} has SHA-256 {sealed}; to check all of it: python -m alignment.verify {folder} --output DIR")

@@ -38,7 +38,8 @@ class TensorResult:
 
     `max_abs`, `own`, `inherited`, `floor`, `tolerance` are absolute, in the tensor's unit; `max_rel` and `rel_l2` are divided by the reference;
     `err_ref_fp64` and `err_cand_fp64` are root-mean-square errors against the float64 run. `index` is where `max_abs` occurs. `gate` is the check
-    that decided, `reason` what was found. `refed` rows are judged by `own`, the node's error on the reference's input; `inherited` is its error in the whole run.
+    that decided, `reason` what was found. `refed` rows are judged by `own`, the node's error on the reference's input; `inherited` is its error in the whole run,
+    `entering_rel_l2` what entered the node there, `origin` where the whole run's error comes from (``own``, ``inherited``, ``amplified``, or none).
     """
 
     name_ref: str
@@ -72,6 +73,8 @@ class TensorResult:
     inherited: float | None = None
     inherited_rel_l2: float | None = None
     inherited_verdict: Verdict | None = None
+    entering_rel_l2: float | None = None
+    origin: str = ""
     amplification: float | None = None
     floor: float | None = None
     tolerance: float | None = None
@@ -169,6 +172,10 @@ class Result:
 
     def _same_name(self, row: TensorResult) -> list[TensorResult]:
         return self._names.get(row.name_ref, [])
+
+    def row(self, name: str) -> TensorResult | None:
+        """The first row of that name."""
+        return next(iter(self._names.get(name, [])), None)
 
     def rows(self) -> list[TensorResult]:
         """All rows, with one failed row for every announced name that never arrived."""

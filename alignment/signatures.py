@@ -42,7 +42,7 @@ def signature(ref: np.ndarray, cand: np.ndarray, found: Measures, bound: float, 
         a, b = np.asarray(ref, dtype=np.float64), np.asarray(cand, dtype=np.float64)
         first_tests = (
             sign_flipped(a, b, bound), transposed(a, b, bound), reversed_axis(a, b, bound), channels_permuted(a, b, bound, channel_axis),
-            permuted(a, b, bound) if found.max_abs > GROSS * found.scale else None,
+            permuted(a, b, bound) if found.max_abs > GROSS * found.scale else None, low_precision(ref, cand),
         )
         for result in first_tests:
             if result:
@@ -212,6 +212,30 @@ def saturated(a: np.ndarray, b: np.ndarray, bound: float) -> Signature | None:
     if cut < 2 or low == high or not _close(np.clip(a, low, high), b, bound):
         return None
     return Signature(Reason.SATURATED, f"the candidate is the reference cut off to [{low:.6g}, {high:.6g}] in {cut} elements")
+
+
+def low_precision(ref: np.ndarray, cand: np.ndarray) -> Signature | None:
+    """Does float32 `cand` hold only numbers of a shorter format, and `ref` many that it lacks?"""
+    if ref.dtype != np.float32 or cand.dtype != np.float32 or ref.size < FEWEST:
+        return None
+    for name, fits in SHORTER.items():
+        if fits(cand).all() and np.count_nonzero(~fits(ref)) >= 0.5 * np.count_nonzero(ref) > 0:
+            return Signature(Reason.LOW_PRECISION, f"every value of the candidate is a {name} number")
+    return None
+
+
+def _bits_clear(array: np.ndarray, bits: int) -> np.ndarray:
+    """Which float32 elements have their lowest `bits` bits at 0."""
+    return np.ascontiguousarray(array).view(np.uint32) & np.uint32((1 << bits) - 1) == 0
+
+
+def _is_float16(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16).astype(np.float32) == array
+
+
+#: Shorter formats, the shortest first, each with which float32 elements it can hold.
+SHORTER = {"bfloat16": lambda array: _bits_clear(array, 16), "float16": _is_float16, "TF32": lambda array: _bits_clear(array, 13)}
 
 
 def one_sided(found: Measures) -> Signature | None:

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
+from alignment import repro
 from alignment.result import TensorResult
 from jt_nanodet.config import Config
-
-#: Elements kept of each array; larger ones are cut to those around the worst element.
-LARGEST = 1 << 20
-
-SCRIPT = '''"""Step {step}, {name}: {reason}. {hint}
-
-Needs NumPy alone. The arrays are those of the step: ref and cand are the two sides' results{inputs}.
-"""
-import os
-import numpy as np
-
-a = np.load(os.path.join(os.path.dirname(os.path.abspath(__file__)), {file!r}))
-ref, cand = a["ref"].astype(np.float64), a["cand"].astype(np.float64)
-off = np.abs(cand - ref)
-worst = np.unravel_index(np.argmax(off), off.shape)
-print({name!r}, "largest difference", off[worst], "at", [int(i) for i in worst], ":", ref[worst], "and", cand[worst])
-print("bound", {tolerance!r}, "relative L2", np.linalg.norm(off) / max(np.linalg.norm(ref), 1e-300))
-'''
 
 ADAMW = '''
 # AdamW in float64 from the same weights, moments and clipped gradient: which side does it agree with?
@@ -53,16 +35,7 @@ def write(folder: Path, row: TensorResult, ref: dict, cand: dict, before: dict, 
                        if f"{at}/{k}" in part})
     extra, adamw = update_inputs(row, ref, before, config)
     arrays.update(extra)
-    if any(array.size > LARGEST for array in arrays.values()):
-        arrays = {k: around(v, row.index) for k, v in arrays.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"step{row.step:04d}_" + re.sub(r"[^A-Za-z0-9]+", "_", row.name_ref)
-    np.savez_compressed(folder / f"{stem}.npz", **arrays)
-    inputs = "; beside them " + ", ".join(k for k in arrays if k not in ("ref", "cand")) if len(arrays) > 2 else ""
-    script = SCRIPT.format(step=row.step, name=row.name_ref, reason=row.reason, hint=row.hint.replace('"""', ""), inputs=inputs, file=f"{stem}.npz", tolerance=row.tolerance)
-    path = folder / f"{stem}.py"
-    path.write_text(script + adamw, encoding="utf-8")
-    return path
+    return repro.write(folder, f"step{row.step:04d}_{repro.file_name(row.name_ref)}", row, arrays, more=adamw)
 
 
 def update_inputs(row: TensorResult, ref: dict, before: dict, config: Config) -> tuple[dict[str, np.ndarray], str]:
@@ -81,9 +54,3 @@ def update_inputs(row: TensorResult, ref: dict, before: dict, config: Config) ->
     (beta1, beta2), steps = optimizer.betas, int(before["optimizer/steps"]) + 1
     return arrays, ADAMW.format(beta1=beta1, beta2=beta2, lr=float(ref["rate"][0]), decay=optimizer.decay, steps=steps, eps=optimizer.eps, which=which)
 
-
-def around(array: np.ndarray, index: tuple[int, ...] | None) -> np.ndarray:
-    """The slice of the first axis that holds the worst element."""
-    if array.ndim == 0 or index is None or not index or index[0] >= len(array):
-        return array
-    return array[index[0]:index[0] + 1]

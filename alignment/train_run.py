@@ -41,6 +41,7 @@ class Comparison:
         self.steps: list[dict[str, Any]] = []
         self.branches: list[dict[str, Any]] = []
         self.repro: Path | None = None
+        self.histories: dict[str, list[tuple[int, float | None, bool]]] = {}
         self.failing = 0
 
     def run(self, sides: dict[str, Partner], batches: list[Path]) -> None:
@@ -128,6 +129,7 @@ class Comparison:
         """Every row to steps.csv; to the result one row a stage, the nearest to its bound, and every row that did not pass."""
         self.rows += [row for row in judged.rows if row.verdict is not Verdict.PASS] or judged.rows[:1]
         for row in judged.rows:
+            self.histories.setdefault(row.name_ref, []).append((index, row.max_abs, row.failed))
             table.writerow([index, epoch, row.stage, row.name_ref, row.verdict, row.reason,
                             *(("" if (v := getattr(row, c)) is None else f"{v:.4g}") for c in COLUMNS[6:])])
         for stage in STAGES:
@@ -147,7 +149,7 @@ class Comparison:
             "floors_inherited": [s["step"] for s in self.steps if s["floors"] == "inherited"],
             "repro": str(self.repro.relative_to(self.folder)) if self.repro else None,
         }
-        divergence = locate.first_divergence(self.rows, training=True)
+        divergence = locate.first_divergence(self.rows, training=True, histories=self.histories)
         if divergence:
             causes = tuple(dict.fromkeys((CAUSES.get(divergence.stage, ""), *divergence.causes)))
             divergence = dataclasses.replace(divergence, causes=tuple(filter(None, causes)), kind="own", confirmed=True,

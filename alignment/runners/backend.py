@@ -166,6 +166,13 @@ def describe(value: Any, name: Callable[[Any], str]) -> Any:
     return {"tensor": name(value)} if hasattr(value, "shape") else {"value": value}
 
 
+def named_tensors(described: Any) -> list[str]:
+    """The tensors' names in what `describe` described, in order."""
+    if isinstance(described, Mapping):
+        return [described["tensor"]] if "tensor" in described else [n for value in described.values() for n in named_tensors(value)]
+    return [n for value in described for n in named_tensors(value)] if isinstance(described, list) else []
+
+
 def rebuild(described: Mapping[str, Any], load: Callable[[str], Any]) -> Any:
     """What `describe` described, with ``load(name)`` for every tensor."""
     (kind, content), = described.items()

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from alignment.bundle import Bundle, BundleWriter, Header, array_sha256
+from alignment.measures import measure
 from alignment.result import write_json
 from alignment.runners import child
-from alignment.runners.backend import Backend, call_name, describe, rebuild, tensors_of
+from alignment.runners.backend import Backend, call_name, describe, named_tensors, rebuild, tensors_of
 from jt_nanodet import checkpoint
 from jt_nanodet.config import load_config, with_input_size
 from jt_nanodet.data.batches import make_batch
@@ -215,12 +216,14 @@ def layers_candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     untapped = backend.decode(images)
     modules = dict(backend.modules())
     with BundleWriter(task["output"], run.header(task, config, array_sha256(images))) as bundle:
-        order = {}
+        order, entering = {}, {}
         for call, (path, module, inputs, output) in recorder.calls.items():
             named = outputs(call, output, backend.array)
             order[call] = list(named)
             for name, array in named.items():
                 bundle.add(f"out/{name}", array)
+            if call in reference.header.extra["inputs"]:
+                entering[call] = entering_error(reference, call, [backend.array(t) for t in tensors_of(inputs)])
         for name, array in untapped.items():
             bundle.add(f"decode/{name}", array)
         same = observer_equal(recorder, untapped, backend)
@@ -233,10 +236,22 @@ def layers_candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             result = module(*rebuild(inputs, lambda name: backend.tensor(reference[name])))
             for name, array in outputs(call, result, backend.array).items():
                 bundle.add(f"own/{name}", array)
-        extra = {"outputs": order, "observer_equal": same,
+        extra = {"outputs": order, "observer_equal": same, "entering": entering,
                  "uncalled": [p for p, m in backend.modules() if p and backend.is_leaf(m) and p not in recorder.counts]}
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
     return {"path": task["output"], "calls": len(order)}
+
+
+def entering_error(reference: Bundle, call: str, arrays: list[np.ndarray]) -> float | None:
+    """The largest relative L2 difference between what enters this call on the two sides; None where they cannot be compared."""
+    names = named_tensors(reference.header.extra["inputs"][call])
+    errors = []
+    for name, array in zip(names, arrays):
+        there = reference[name]
+        if there.shape != array.shape or there.size == 0 or not (np.isfinite(there).all() and np.isfinite(array).all()):
+            return None
+        errors.append(measure(there, array, bound=0.0).rel_l2)
+    return max(errors, default=None) if len(names) == len(arrays) else None
 
 
 def observer_equal(recorder: Recorder, untapped: dict[str, np.ndarray], backend: Backend) -> bool:

@@ -6,6 +6,7 @@ the bundles on disk and the judges are the ones that users run.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -14,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import infer, inputs, layers, structure, weights
+from alignment import infer, inputs, layers, layers_repro, structure, weights
 from alignment.result import Result
-from alignment.runners import child, tasks
+from alignment.runners import child, repro_tasks, tasks
 from jt_nanodet.checkpoint import read_weights, write_weights
 from jt_nanodet.config import load_config
 from jt_nanodet.weight_rules import lively_weights
@@ -80,7 +81,17 @@ class Port:
         (out / "bundles" / "pytorch").symlink_to(self.folder / "bundles" / "pytorch")
         task, = layers.tasks("jittor", out, Path())
         tasks.layers_candidate(self.run, {**self.common, **task})
-        return layers.judge(out, self.common)[0]
+        result, self.divergence = layers.judge(out, self.common)
+        return result
+
+    def ask(self, out: Path, side: str, task: dict[str, Any]) -> dict[str, Any]:
+        """A task for a reproduction: the reference's in a process of its own, the port's here, where the fault is."""
+        if side == "pytorch":
+            return child.run(side, [task], self.common, out / "asked", verbosity=-1)["tasks"][0]
+        return repro_tasks.layer(self.run, {**self.common, **task})
+
+    def repro(self, out: Path, result: Result) -> Path | None:
+        return layers_repro.write(out, self.divergence, result.row(self.divergence.name), Path(self.common["config"]), functools.partial(self.ask, out))
 
     def structure(self, out: Path) -> Result:
         self.borrow(out, "pytorch.structure.json")

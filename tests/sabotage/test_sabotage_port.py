@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -17,7 +18,7 @@ from alignment.runners import child, tasks
 from jt_nanodet.checkpoint import read_weights, write_weights
 from jt_nanodet.errors import UserError
 from tests.sabotage import port_faults as faults
-from tests.sabotage.port import Port
+from tests.sabotage.port import ROOT, Port
 
 pytestmark = [pytest.mark.jittor, pytest.mark.torch, pytest.mark.slow]
 
@@ -98,6 +99,46 @@ def test_in_the_network(port, monkeypatch, tmp_path, plant, reason, first):
     result = port.layers(tmp_path / "out")
     red(result, reason, first)
     assert result.parts["first_divergence"]["name"] == first
+
+
+def ran(script):
+    """What a script of a reproduction prints: the largest difference from either side."""
+    done = subprocess.run([sys.executable, str(script)], cwd=script.parent, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    return {words[3]: float(words[4]) for line in done.stdout.splitlines() if (words := line.split())[:3] == ["largest", "difference", "from"]}
+
+
+def test_a_layer_at_fault_can_be_seen_again(port, monkeypatch, tmp_path):
+    """From its class and settings alone: each framework gives its own side's result again, and differs from the other's."""
+    faults.every("BatchNorm2d", eps=1e-3)(port, monkeypatch)
+    result = port.layers(tmp_path)
+    folder = port.repro(tmp_path, result)
+    assert result.parts["repro"] == str(folder.relative_to(tmp_path)) == "repro/backbone_conv1_1"
+    assert sorted(path.name for path in folder.iterdir()) == ["compare.npz", "compare.py", "run_jittor.py", "run_pytorch.py", "tensors.npz", "weights_jittor.npz", "weights_pytorch.npz"]
+    off, bound = result.first_failure.max_abs, result.first_failure.tolerance
+    for name, own, other in (("run_pytorch.py", "ref", "cand"), ("run_jittor.py", "cand", "ref")):
+        found = ran(folder / name)
+        assert found[own] <= bound < 0.9 * off < found[other], (name, found)
+        assert len((folder / name).read_text().splitlines()) < 30
+    shown = subprocess.run([sys.executable, str(folder / "compare.py")], capture_output=True, text=True, check=True).stdout
+    assert float(shown.split("largest difference ")[1].split()[0]) > 0.9 * off and repr(bound) in shown
+
+
+def test_a_block_at_fault_is_taken_out_of_its_model(port, monkeypatch, tmp_path):
+    """The port's files are honest here, the fault was in memory: so both frameworks give the reference's result and neither the port's."""
+    faults.shuffle_with_groups_and_channels_swapped(port, monkeypatch)
+    result = port.layers(tmp_path)
+    folder = port.repro(tmp_path, result)
+    assert folder.name == "backbone_stage2_0" and (folder / "config.yml").is_file()
+    for name in ("run_pytorch.py", "run_jittor.py"):
+        found = ran(folder / name)
+        assert found["ref"] <= result.first_failure.tolerance < found["cand"], (name, found)
+
+
+def test_where_no_layer_is_at_fault_there_is_nothing_to_see_again(port, monkeypatch, tmp_path):
+    faults.scores(lambda logits: logits)(port, monkeypatch)
+    result = port.layers(tmp_path)
+    assert result.parts["repro"] is None and port.repro(tmp_path, result) is None and not (tmp_path / "repro").exists()
 
 
 @pytest.mark.parametrize(("plant", "first", "text"), table(STRUCTURE))
