@@ -16,6 +16,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "kernels": ("jt_nanodet.bench.kernels", "assigner and suppression as kernels, against what else does the same"),
     "inference": ("jt_nanodet.bench.inference", "one image or a batch by every engine a user could pick on the CPU"),
     "limits": ("jt_nanodet.bench.limits", "what this CPU can do, and each step of the CPU engine against it"),
+    "scaling": ("jt_nanodet.bench.scaling", "time and memory of the CPU engine against batch, size, boxes, threads; two processes at once"),
     "startup": ("jt_nanodet.bench.startup", "imports, Jittor's own start, first training step and its kernels"),
     "training": ("jt_nanodet.bench.training", "a training step of both sides, whole and in parts, and the data pipeline"),
     "data": ("jt_nanodet.data.bench", "images per second of the data pipeline alone"),

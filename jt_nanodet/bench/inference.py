@@ -18,23 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
+from jt_nanodet.bench.inference_tables import TITLES, joined, ratio, tables
 from jt_nanodet.checkpoint import replacing
 from jt_nanodet.config import load_config
 from jt_nanodet.errors import UserError
 
-#: name -> (module of the process, what a reader is told)
-CONTESTANTS = {
-    "jt_nanodet": ("jt_nanodet.bench.inference_jittor", "this project, CPU engine"),
-    "jt_nanodet-plain": ("jt_nanodet.bench.inference_jittor", "this project, ordinary graph"),
-    "pytorch": ("torch_ref.bench.inference", "PyTorch eager"),
-    "torch-compile": ("torch_ref.bench.inference", "PyTorch, torch.compile"),
-    "onnxruntime": ("torch_ref.bench.inference", "ONNX Runtime"),
-    "openvino-f32": ("torch_ref.bench.inference", "OpenVINO, float32"),
-    "openvino": ("torch_ref.bench.inference", "OpenVINO, its default precision"),
-}
+#: Contestants: the module of the process of each.
+CONTESTANTS = {name: "jt_nanodet.bench.inference_jittor" if name.startswith("jt_nanodet") else "torch_ref.bench.inference" for name in TITLES}
 #: Largest error against float64 that counts as the same network, in units of PyTorch's own; None: shown, not judged.
 ALLOWED = {"openvino": None}
 TIMES_REFERENCE = 20.0
+#: Seconds between two turns: the threads of the last contestant spin for a while before they sleep.
+PAUSE = 0.1
 
 
 class Child:
@@ -50,7 +45,7 @@ class Child:
             environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # OpenVINO's convolutions are oneDNN's
         self.name, self.log = name, folder / f"{name}.log"
         with self.log.open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", CONTESTANTS[name][0], str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            self.process = subprocess.Popen([sys.executable, "-m", CONTESTANTS[name], str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                             env=environment, text=True)
 
     def answer(self) -> dict:
@@ -59,10 +54,14 @@ class Child:
             raise UserError(f"the process of {self.name} ended early ({self.log.read_text(encoding='utf-8').strip()[-500:]}): leave it out with --contestants")
         return json.loads(line)
 
-    def time(self, runs: int) -> list[float]:
-        self.process.stdin.write(f"{runs}\n")
-        self.process.stdin.flush()
-        return self.answer()["seconds"]
+    def time(self, runs: int) -> dict:
+        """{seconds: [of each run], memory_mb: the peak so far}"""
+        try:
+            self.process.stdin.write(f"{runs}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # `answer` says why
+        return self.answer()
 
     def end(self) -> None:
         self.process.kill()
@@ -77,6 +76,7 @@ def measure(config: str, names: list[str], *, weights: str | None, batch: int, t
     job = {"config": config, "weights": weights, "images": str(folder / "images.npy"), "threads": threads, "seed": seed, "folder": str(folder), "flags": flags}
     found: dict = {}
     children: dict[str, Child] = {}
+    versions: dict[str, str] = {}
     try:
         # the reference comes first and always: it writes the float64 output and the ONNX file
         for name in ["pytorch", *(n for n in names if n != "pytorch")]:
@@ -86,11 +86,15 @@ def measure(config: str, names: list[str], *, weights: str | None, batch: int, t
                 found[name] = {"not_run": ready["not_run"]}
                 children.pop(name).end()
                 say(f"{name}: not run: {ready['not_run']}")
+            versions.update(ready.get("versions", {}))
         verify(folder, children, found)
         times: dict[str, list[list[float]]] = {name: [] for name in children if name in names}
         for number in range(rounds):
             for name in times:
-                times[name].append(children[name].time(runs))
+                time.sleep(PAUSE)
+                said = children[name].time(runs)
+                times[name].append(said["seconds"])
+                found[name]["peak_memory_mb"] = said["memory_mb"]
             say(f"round {number + 1} of {rounds}")
     finally:
         for child in children.values():
@@ -100,6 +104,7 @@ def measure(config: str, names: list[str], *, weights: str | None, batch: int, t
         found[name].update(median_ms=float(np.median(all_ms)), p20_ms=float(np.percentile(all_ms, 20)), p80_ms=float(np.percentile(all_ms, 80)),
                            min_ms=float(all_ms.min()), round_medians_ms=[float(np.median(t)) * 1e3 for t in lists])
     return {"config": Path(config).stem, "size": [width, height], "batch": batch, "threads": threads, "rounds": rounds, "runs": runs, "flags": flags,
+            "created": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "load": os.getloadavg()[0], "versions": versions,
             "weights": Path(weights).name if weights else f"drawn from seed {seed}", "contestants": {k: found[k] for k in names if k in found}}
 
 
@@ -116,23 +121,10 @@ def verify(folder: Path, children: dict, found: dict) -> None:
             raise UserError(f"{name} computes something else: its largest error is {error:.3g}, PyTorch's {errors['pytorch']:.3g}; leave it out with --contestants")
 
 
-def rows(cases: list[dict]) -> dict:
-    """The READMEs' table."""
-    lines = []
-    for case in cases:
-        base = case["contestants"].get("openvino-f32", {}).get("min_ms")
-        for name, one in case["contestants"].items():
-            if "median_ms" in one:
-                lines.append([f"{case['config']}, batch {case['batch']}, {case['threads']} threads", CONTESTANTS[name][1], one["median_ms"], one["p20_ms"], one["p80_ms"],
-                              one["min_ms"], round(one["min_ms"] / base, 2) if base else "–", one["max_error"]])
-    return {"columns": ["case", "contestant", "median, ms", "p20, ms", "p80, ms", "least, ms", "least over OpenVINO float32's", "error against float64"],
-            "columns_zh": ["情形", "参赛者", "中位数，毫秒", "p20，毫秒", "p80，毫秒", "最小，毫秒", "最小值比 OpenVINO float32", "相对 float64 的误差"], "rows": lines}
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m jt_nanodet bench inference", description=__doc__.split("\n\n")[0].replace("``", ""))
     parser.add_argument("config", metavar="CONFIG", nargs="+", help="one or several configurations")
-    parser.add_argument("--weights", metavar="FILE", help=".npz or .pkl for the first configuration; default: lively weights drawn from the seed")
+    parser.add_argument("--weights", metavar="FILE", nargs="+", help=".npz or .pkl for the first configuration, or a file for each; drawn (default): lively ones drawn from the seed")
     parser.add_argument("--batch", metavar="N", type=int, nargs="+", default=[1], help="images at once (default: 1)")
     parser.add_argument("--threads", metavar="N", type=int, nargs="+", default=[2], help="CPU threads of every contestant (default: 2)")
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="how often the contestants take turns (default: 5)")
@@ -141,21 +133,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--flags", default="", help="more flags for the engine's compiler, for example -mno-avx512f; OpenVINO is then held to AVX2 too")
     parser.add_argument("--seed", metavar="N", type=int, default=0)
     parser.add_argument("--output", metavar="FILE.json", help="write the results here")
+    parser.add_argument("--add", action="store_true", help="keep the other cases of --output; equal ones are replaced")
     args = parser.parse_args(argv)
     if min(*args.batch, *args.threads, args.rounds, args.runs) < 1:
         raise UserError("--batch, --threads, --rounds and --runs are counts: write for example --batch 1 8 --threads 2")
+    if args.weights and len(args.weights) not in (1, len(args.config)):
+        raise UserError("--weights takes one file for the first configuration, or one for each: drawn stands for weights drawn from the seed")
+    joined(args.output if args.add else None, [])  # refused before anything is measured
+    given = [*(args.weights or []), *["drawn"] * len(args.config)]
     cases = []
-    for number, config in enumerate(args.config):
+    for config, weights in zip(args.config, given):
         for batch in args.batch:
             for threads in args.threads:
                 print(f"{config}, batch {batch}, {threads} threads", file=sys.stderr)
                 with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-                    cases.append(measure(config, args.contestants, weights=args.weights if number == 0 else None, batch=batch, threads=threads, rounds=args.rounds,
+                    cases.append(measure(config, args.contestants, weights=None if weights == "drawn" else weights, batch=batch, threads=threads, rounds=args.rounds,
                                          runs=args.runs, seed=args.seed, folder=Path(folder), flags=args.flags, say=lambda text: print(text, file=sys.stderr)))
                 print(text(cases[-1]), flush=True)
-    document = {"schema_version": 1, "command": "bench inference", "created": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-                "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0]}, "cases": cases}
-    document["tables"] = {"inference": {**rows(cases), "note": f"{cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {document['created']}"}}
+    cases = joined(args.output if args.add else None, cases)
+    machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()}
+    document = {"schema_version": 1, "command": "bench inference", "machine": machine, "cases": cases}
+    document["tables"] = tables(cases, f"{cpu_name()}, {os.cpu_count()} cores")
     if args.output:
         with replacing(args.output) as file:
             file.write(json.dumps(document, indent=1).encode())
@@ -176,6 +174,7 @@ def text(case: dict) -> str:
         if "not_run" in one:
             lines.append(f"  {name:17s} not run: {one['not_run']}")
         else:
+            over = ratio(case, name)
             lines.append(f"  {name:17s} median {one['median_ms']:8.2f} ms ({one['p20_ms']:.2f} to {one['p80_ms']:.2f}), least {one['min_ms']:.2f}; "
-                         f"error {one['max_error']:.2g}, {one['times_reference']:.1f} times PyTorch's")
+                         + (f"our time over it {over['median']:.2f}; " if over else "") + f"error {one['max_error']:.2g}, {one['times_reference']:.1f} times PyTorch's")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jt_nanodet import runtime
+from jt_nanodet.bench.gpu_jittor import memory_mb
 from jt_nanodet.checkpoint import read_weights
 from jt_nanodet.config import load_config
 from jt_nanodet.weight_rules import lively_weights
@@ -39,14 +40,14 @@ def main(path):
     np.save(job["output"], forward())
     for _ in range(3):
         forward()
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps({"ready": True, "versions": runtime.versions()}), flush=True)
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line)):
             started = time.perf_counter()
             forward()
             seconds.append(time.perf_counter() - started)
-        print(json.dumps({"seconds": seconds}), flush=True)
+        print(json.dumps({"seconds": seconds, "memory_mb": memory_mb("cpu")}), flush=True)
     return 0
 
 

@@ -33,7 +33,7 @@ SETTINGS = {"topk": 13, "iou_factor": 3.0, "ignore_threshold": -1.0, "limit": LI
 NMS = {"score": 0.05, "iou": 0.6, "most": 100}
 CONTESTANTS = {"assign": ("kernel", "tensor", "upstream"), "nms": ("kernel", "tensor", "upstream", "torchvision")}
 SIDES = {"kernel": "jittor", "tensor": "jittor", "upstream": "pytorch", "torchvision": "pytorch"}
-MODULES = {"jittor": "jt_nanodet.bench.kernels_jittor", "pytorch": "torch_ref.bench.kernels"}
+MODULES = {"jittor": "jt_nanodet.bench.kernels_jittor", "pytorch": "torch_ref.bench.kernels", "scaling": "jt_nanodet.bench.scaling_jittor"}
 
 
 def priors_of(size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 `pytorch` also writes what the others are held to, ``truth.npy`` (the output in float64), and the weights in use.
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -16,6 +17,7 @@ from jt_nanodet.checkpoint import read_weights
 from jt_nanodet.config import load_config
 from jt_nanodet.weight_rules import lively_weights
 
+from .gpu import memory_mb
 from ..detector import build_model, load_state
 
 ENGINES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"),
@@ -26,6 +28,11 @@ def missing(name):
     """What to type where a contestant's packages are not installed; None where they are."""
     absent = [package for package in ENGINES.get(name, ()) if importlib.util.find_spec(package) is None]
     return f"pip install {' '.join(absent)} (the bench extra)" if absent else None
+
+
+def versions(name):
+    """Of PyTorch and of what the contestant computes with."""
+    return {package: importlib.metadata.version(package) for package in ("torch", *ENGINES.get(name, ()))}
 
 
 def onnx_file(model, images, folder):
@@ -96,14 +103,14 @@ def main(path):
     np.save(job["output"], forward())
     for _ in range(3):
         forward()
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps({"ready": True, "versions": versions(job["name"])}), flush=True)
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line)):
             started = time.perf_counter()
             forward()
             seconds.append(time.perf_counter() - started)
-        print(json.dumps({"seconds": seconds}), flush=True)
+        print(json.dumps({"seconds": seconds, "memory_mb": memory_mb("cpu")}), flush=True)
     return 0
 
 

@@ -7,6 +7,17 @@
 
 namespace jtn {
 
+// The compiler may not look through this: it would compute only the lanes that are read, all chains of them in one vector.
+template <int N> JTN_INLINE void keep_whole(V<N>& v) {
+#if defined(__x86_64__) || defined(__i386__)
+  asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm volatile("" : "+w"(v));
+#else
+  asm volatile("" : "+m"(v));
+#endif
+}
+
 // Multiply-adds per second of all members together, each on registers alone.
 static double peak_multiply_adds(int threads, double for_seconds) {
   constexpr int N = WIDTH, CHAINS = 12;  // latency times width of every CPU at hand
@@ -14,18 +25,23 @@ static double peak_multiply_adds(int threads, double for_seconds) {
 #pragma omp parallel num_threads(threads) reduction(+ : total)
   {
     V<N> sum[CHAINS], x = fill<N>(0.999f), y = fill<N>(1e-3f);
+#pragma GCC unroll 12
     for (int c = 0; c < CHAINS; c++) sum[c] = fill<N>(static_cast<float>(c));
     const double started = seconds();
     double done = 0.0, now;
     do {
       for (int i = 0; i < 20000; i++) {
 #pragma GCC unroll 12
-        for (int c = 0; c < CHAINS; c++) sum[c] = sum[c] * x + y;
+        for (int c = 0; c < CHAINS; c++) {
+          sum[c] = sum[c] * x + y;
+          keep_whole<N>(sum[c]);
+        }
       }
       done += 20000.0 * CHAINS * N;
       now = seconds();
     } while (now - started < for_seconds);
     volatile float keep = 0.f;
+#pragma GCC unroll 12
     for (int c = 0; c < CHAINS; c++) keep = keep + sum[c][0];
     total += done / (now - started);
   }
