@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import sys
 import time
 import traceback
@@ -26,6 +25,7 @@ from jt_nanodet.data.batches import make_batch
 from jt_nanodet.data.evaluator import detections_to_coco
 from jt_nanodet.data.testset import open_test_set, test_batches
 from jt_nanodet.errors import UserError
+from jt_nanodet.run.memory import peak_memory_bytes
 from jt_nanodet.weight_rules import lively_weights
 
 #: The modules whose outputs are the stages of architecture.md's data flow.
@@ -82,8 +82,8 @@ def versions(backend: Backend) -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MiB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far, in MiB."""
+    return peak_memory_bytes() / 2**20
 
 
 def structure(run: Run, task: dict[str, Any]) -> dict[str, Any]:

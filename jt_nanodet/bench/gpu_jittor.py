@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import resource
 import sys
 import time
 
 from jt_nanodet import runtime
 from jt_nanodet.bench.gpu import batch_of, child_arguments, repeat, report
 from jt_nanodet.config import load_config
+from jt_nanodet.run.memory import peak_memory_bytes
 
 
 def memory_mb(device: str) -> float:
     """What this process holds: of the GPU's memory (everything in use there), else its own peak."""
     if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return peak_memory_bytes() / 2**20
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     if ctypes.CDLL("libcudart.so.13").cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)):
         raise RuntimeError("cudaMemGetInfo failed")

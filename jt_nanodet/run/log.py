@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 
 from jt_nanodet.config import METRIC_NAMES
 from jt_nanodet.errors import UserError
+from jt_nanodet.run.memory import peak_memory_bytes
 from jt_nanodet.run.scalars import ScalarWriter
 
 SCHEMA = 1
@@ -62,7 +62,7 @@ class RunLog:
             return
         parts = [
             f"{phase}|Epoch{where['epoch']}/{where['epochs']}|Iter{where['step']}({where['batch']}/{where['batches']})",
-            f" mem:{peak_memory_gb():.3g}G", f" lr:{lr:.2e}", *(f" {name}:{value:.4f}" for name, value in terms.items()),
+            f" mem:{peak_memory_bytes() / 1e9:.3g}G", f" lr:{lr:.2e}", *(f" {name}:{value:.4f}" for name, value in terms.items()),
         ]
         self.info("|".join(parts) + "| ")
         if phase == "Train":
@@ -144,12 +144,6 @@ class TimeLeft:
         seconds = (time.monotonic() - self.began) / (done - self.first) * (self.total - done)
         hours, rest = divmod(int(seconds), 3600)
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d} left"
-
-
-def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in 10⁹ bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def read_rows(folder: str | os.PathLike) -> list[dict]:

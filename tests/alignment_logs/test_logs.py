@@ -127,8 +127,8 @@ def test_a_million_lines(tmp_path: Path) -> None:
                 head, tail = lines[i % len(lines)].split("|Iter", 1)
                 file.write(f"{head.replace(head.split('|Epoch')[1], f'{i // 1000 + 1}/1000')}|Iter{i}({i % 1000 + 1}/1000)|{tail.split('|', 1)[1]}\n")
     code = (
-        "import resource, sys\nfrom alignment.logs import main\nmain(sys.argv[1:])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)\n"
+        "import resource, sys\nfrom alignment.logs import main\nfrom jt_nanodet.run.memory import peak_memory_bytes\nmain(sys.argv[1:])\n"
+        "print(peak_memory_bytes() >> 20, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)\n"
     )
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import resource
 import sys
 import time
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from jt_nanodet.config import load_config
+from jt_nanodet.run.memory import peak_memory_bytes
 
 from .kernels import torchvision, torchvision_nms
 from ..decode import decode
@@ -32,7 +32,7 @@ def batch_of(batch, size, boxes=7, seed=0):
 def memory_mb(device):
     """What this process holds: of the GPU's memory (everything in use there), else its own peak."""
     if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return peak_memory_bytes() / 2**20
     free, total = torch.cuda.mem_get_info()
     return (total - free) / 2**20
 
