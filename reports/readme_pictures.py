@@ -1,9 +1,11 @@
-"""``python -m reports.readme_pictures``: the READMEs' training curves, drawn from reports/results/training_curves.json.
+"""``python -m reports.readme_pictures``: the READMEs' training curves, drawn from reports/results/training_curves.json, and their detections.
 
     python -m reports.readme_pictures --pytorch-run out/run-pytorch --jittor-run out/run-jittor    # keep the curves of two runs, then draw
     python -m reports.readme_pictures                                                               # draw again from what is kept
+    python -m reports.readme_pictures --demo out/shapes                                             # one sheet of what `demo image --path shapes:N --save` drew
 
-Pictures: docs/pictures/loss.svg and, where both runs validated, docs/pictures/map.svg. The numbers come from the runs' log.jsonl and are thinned by means.
+Pictures: docs/pictures/loss.svg and, where both runs validated, docs/pictures/map.svg; docs/pictures/detections.jpg. The numbers come from the runs' log.jsonl
+and are thinned by means. The sheet takes only pictures that the project draws itself, whose licence is its own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import sys
 from pathlib import Path
 
+from jt_nanodet.checkpoint import replacing
 from jt_nanodet.errors import UserError, run_cli
 from reports import save_text
 
@@ -81,16 +84,39 @@ def _svg(curves: dict[str, list], across: str, up: str) -> str:
     return buffer.getvalue()
 
 
+def sheet(folder: Path, target: Path) -> None:
+    """The drawn pictures of a demo below each other as one JPEG. UserError where the folder holds none, or none of the project's own."""
+    import cv2
+    import numpy as np
+
+    paths = sorted(folder.glob("shapes-*.png"))
+    pictures = [picture for picture in (cv2.imread(str(path)) for path in paths) if picture is not None]
+    if not pictures or len(pictures) < len(paths):
+        raise UserError(f"'{folder}' holds no whole shapes-*.png; draw them with python -m jt_nanodet demo image --path shapes:4 --save --output {folder}")
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [cv2.copyMakeBorder(picture, 0, 4, 0, width - picture.shape[1], cv2.BORDER_CONSTANT, value=(255, 255, 255)) for picture in pictures]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as file:
+        file.write(cv2.imencode(".jpg", np.vstack(padded), [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
+
+
 def main(argv: list[str]) -> int:
     """Keep and draw, or draw; UserError for what cannot be read."""
     made = argparse.ArgumentParser(prog="python -m reports.readme_pictures", description=__doc__.split("\n\n")[0])
     for side in SIDES:
         made.add_argument(f"--{side}-run", metavar="DIR", type=Path, help=f"folder of a training run of {SIDES[side][0]}")
+    made.add_argument("--demo", metavar="DIR", type=Path, help="output folder of a demo on shapes:N: make the sheet of detections from it, and nothing else")
     made.add_argument("--root", metavar="DIR", type=Path, default=ROOT, help="the checkout (default: this one)")
     args = made.parse_args(argv)
     runs = {side: getattr(args, f"{side}_run") for side in SIDES}
     if any(runs.values()) and not all(runs.values()):
         raise UserError("both sides belong into one picture: give --pytorch-run and --jittor-run")
+    if args.demo:
+        if any(runs.values()):
+            raise UserError("give --demo in a call of its own: it draws no curves")
+        sheet(args.demo, args.root / PICTURES / "detections.jpg")
+        print(f"drew {args.root / PICTURES / 'detections.jpg'}")
+        return 0
     result = args.root / RESULT
     if all(runs.values()):
         document = {"schema_version": 1, "command": "python -m reports.readme_pictures", "runs": {side: read_run(folder) for side, folder in runs.items()}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from jt_nanodet.errors import run_cli
@@ -35,6 +37,21 @@ def test_thinning_keeps_the_mean():
     kept = thin(points)
     assert len(kept) == POINTS and sum(y for _, y in kept) / POINTS == pytest.approx(sum(y for _, y in points) / 1000)
     assert thin(points[:7]) == [list(point) for point in points[:7]]
+
+
+def test_a_sheet_of_the_projects_own_pictures(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    for name, width, level in (("shapes-000.png", 40, 10), ("shapes-001.png", 60, 200), ("photo.png", 90, 90)):
+        cv2.imwrite(str(folder / name), np.full((20, width, 3), level, np.uint8))
+    assert main(["--demo", str(folder), "--root", str(tmp_path)]) == 0
+    made = cv2.imread(str(tmp_path / "docs" / "pictures" / "detections.jpg"))
+    assert made.shape == (48, 60, 3)  # the photo is left out
+    assert abs(int(made[10, 20, 0]) - 10) < 5 and abs(int(made[34, 50, 0]) - 200) < 5 and made[10, 55, 0] > 240
+    (folder / "shapes-001.png").write_bytes(b"cut")
+    for words, said in ((["--demo", tmp_path], "shapes-*.png"), (["--demo", folder], "no whole"), (["--demo", folder, "--pytorch-run", folder, "--jittor-run", folder], "call of its own")):
+        assert run_cli(main, [*map(str, words), "--root", str(tmp_path / "root")]) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "root").exists()
 
 
 def test_bad_input_is_one_sentence(tmp_path, capsys):
