@@ -48,7 +48,10 @@ class Layer:
     first: str = ""
 
 
-RUNNERS = ("alignment/runners/torch_runner.py", "alignment/runners/torch_pair.py", "alignment/runners/jittor_runner.py", "alignment/runners/jittor_pair.py")
+RUNNERS = (
+    "alignment/runners/torch_runner.py", "alignment/runners/torch_pair.py", "alignment/runners/torch_ops.py",
+    "alignment/runners/jittor_runner.py", "alignment/runners/jittor_pair.py", "alignment/runners/jittor_ops.py",
+)
 LAYERS = {
     "shared part of jt_nanodet": Layer(
         tuple(f"{name.replace('.', '/')}.py" for name in SHARED) + ("jt_nanodet/data/__init__.py",),
@@ -66,9 +69,9 @@ LAYERS = {
     ),
     "torch_ref": Layer(("torch_ref/*.py",), ("jittor", "alignment", "weights_convert", "reports")),
     "alignment core": Layer(("alignment/*.py",), ("jittor", "torch", "torch_ref"), but=RUNNERS),
-    "torch runner": Layer(RUNNERS[:2], ("jittor",)),
+    "torch runner": Layer(RUNNERS[:3], ("jittor",)),
     "jittor runner": Layer(
-        RUNNERS[2:], ("torch", "torch_ref"), shared_only=False, first="from jt_nanodet import runtime; runtime.setup()"
+        RUNNERS[3:], ("torch", "torch_ref"), shared_only=False, first="from jt_nanodet import runtime; runtime.setup()"
     ),
     "weights_convert": Layer(
         ("weights_convert/*.py",), ("jittor", "torch_ref", "alignment", "reports"), lazy=("torch",)

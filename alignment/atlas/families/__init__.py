@@ -1,0 +1,1 @@
+"""One file a family of operators; each has ``ENTRIES``. `alignment.atlas.table` collects them."""
