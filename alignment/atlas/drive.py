@@ -38,17 +38,21 @@ class Worker:
         self.job, self.log = folder / f"{side}.{name}.job.json", folder / f"{side}.{name}.log"
 
     def run(self, cases: list[Case]) -> None:
-        fruitless = 0
-        while pending := [case for case in cases if case not in done(self.path, self.known)]:
+        fruitless, pending = 0, self._without_answer(cases)
+        while pending:
             code, hung = self._child(pending)
             begun = started(self.path)
             if begun is not None and code != UNWELL:
                 self._lost(begun, "hang" if hung else "crash", f"not done after {self.timeout:g} s" if hung else f"the process ended {ending(code)}")
-            left = sum(case not in done(self.path, self.known) for case in cases)
-            fruitless = fruitless + 1 if left == len(pending) else 0
+            before, pending = len(pending), self._without_answer(cases)
+            fruitless = fruitless + 1 if len(pending) == before else 0
             if fruitless == FRUITLESS:
                 tail = " / ".join(line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:] if line.strip())
                 raise UserError(f'the {self.side} side does not start{f": {tail}" if tail else ""}; type "python -m {MODULES[self.side]} {self.job}" to see it alone')
+
+    def _without_answer(self, cases: list[Case]) -> list[Case]:
+        known = done(self.path, self.known)
+        return [case for case in cases if case not in known]
 
     def _child(self, pending: list[Case]) -> tuple[int, bool]:
         """Exit status, and whether the child was stopped because a case took too long."""
@@ -96,8 +100,8 @@ def started(path: Path) -> Case | None:
 def run(side: str, known: dict[str, Entry], folder: Path, *, timeout: float = 180, workers: int = 1, verbosity: int = 0) -> Found:
     """The answer of `side` to every case of the entries.
 
-    What an earlier run left in `folder` is kept. A case that raised, crashed or hung is looked at once more, in a process of its own
-    kind: what was wrong once only may be what an earlier error left behind.
+    What an earlier run left in `folder` is kept. A case that raised or crashed is looked at once more, in another process:
+    what was wrong once only may be what an earlier error left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cases = [(entry.key, case) for entry in known.values() for case in entry.cases]
@@ -117,7 +121,7 @@ def run(side: str, known: dict[str, Entry], folder: Path, *, timeout: float = 18
     for path in sorted(folder.glob(f"{side}.[0-9].jsonl")):
         found.update(done(path, known))
     found = {case: found[case] for case in cases}
-    bad = [case for case in cases if "error" in found[case]]
+    bad = [case for case in cases if "error" in found[case] and found[case]["error"]["type"] != "hang"]
     again = Worker(side, "again", folder, known, timeout, verbosity)
     if bad:
         say(f"{side}: {len(bad)} cases raised or died and are run once more", verbosity)

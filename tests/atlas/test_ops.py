@@ -145,7 +145,7 @@ def test_planted_faults_are_marked_and_cost_only_themselves(jittor, tmp_path):
     ]
     made = [dataclasses.replace(entry, family="planted", kind="values") for entry in made]
     known = {entry.key: entry for entry in made}
-    both = [drive.run(side, known, tmp_path, timeout=15, verbosity=-1) for side in ("torch", "jittor")]
+    both = [drive.run(side, known, tmp_path, timeout=12, verbosity=-1) for side in ("torch", "jittor")]
     found = {entry.name: judge(entry, *({case: side[entry.key, case] for case in entry.cases} for side in both)) for entry in made}
     assert {name: one.outcome for name, one in found.items()} == {
         "right": "equal", "a factor of 1.0001": "differs", "no gradient": "differs", "a name that is not there": "missing", "a crash": "crashes", "a hang": "crashes",
