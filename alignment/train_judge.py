@@ -7,6 +7,7 @@ stem, clipping, rate, moments, weights, averages, counters. So the first failed 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult, check_row
 
 STAGES = ("statistics", "signs", "assignment", "loss", "backward", "clip", "schedule", "optimizer", "weights", "ema", "counters")
+#: Running means of gradients: AdamW's first moment, SGD's momentum.
+FIRST_MOMENT = re.compile(r"/(exp_avg|momentum_buffer)/")
 #: What usually causes a first failure of a stage; the rules of `locate` come on top.
 CAUSES = {
     "statistics": "BatchNorm in training mode: another momentum, the biased variance in the running statistics, or a layer before it computes something else",
@@ -98,7 +101,7 @@ def tensor_row(step: int, stage: str, name: str, ref: dict, cand: dict, double: 
     if stage in ("schedule", "counters") and ref[name].dtype == np.float64:
         return rate_row(name, ref[name], cand[name], stage, step)
     floor = Floor(**{k: tuple(v) if isinstance(v, list) else v for k, v in floors[name].items()}) if name in floors else None
-    bound = tolerance(floor, stage) if floor else None
+    bound = tolerance(floor, stage, name) if floor else None
     row = compare_tensors(name, ref[name], cand[name], tolerance=bound, ref64=double.get(name), stage=stage, step=step)
     if stage == "statistics":
         row = replace(row, module_type="BatchNorm2d")
@@ -117,9 +120,18 @@ def tensor_row(step: int, stage: str, name: str, ref: dict, cand: dict, double: 
     return row
 
 
-def tolerance(floor: Floor, stage: str) -> Tolerance:
+def tolerance(floor: Floor, stage: str, name: str = "") -> Tolerance:
+    """The bound; where it is wide against the tensor, but not against what a gradient may be, it still decides for gradients and their running means.
+
+    A first moment is a sum of gradients that may cancel down to their rounding, as a gradient itself does. After a resynchronised step it differs by what the
+    new gradient differs, which is judged in its own row.
+    """
     bound = tolerance_from_floor(floor)
-    if stage != "backward" or bound.undecidable is not Reason.FLOOR_TOO_WIDE:
+    if bound.undecidable is not Reason.FLOOR_TOO_WIDE:
+        return bound
+    if FIRST_MOMENT.search(name):
+        return replace(bound, undecidable=None) if bound.bound <= WIDEST_GRADIENT_BOUND * floor.scale else bound
+    if stage != "backward":
         return bound
     if floor.max_abs >= ROUNDING_SHARE * floor.scale or bound.bound <= WIDEST_GRADIENT_BOUND * floor.scale:
         return replace(bound, undecidable=None)
