@@ -44,7 +44,7 @@ def measure(name: str, command: list[str], *, cwd: Path = ROOT, env: dict[str, s
 
 def shown(word: str) -> str:
     """Without the places of this machine."""
-    return "python" if word == sys.executable else word.replace(tempfile.gettempdir(), "TMP").replace(str(ROOT), ".")
+    return "python" if word == sys.executable else word.replace(tempfile.gettempdir() + os.sep, "TMP/").replace(str(ROOT), ".")
 
 
 def main(argv: list[str]) -> int:
