@@ -113,5 +113,9 @@ def tables(cases: list[dict], machine: str) -> dict:
     if error:
         note += f"; OpenVINO's default is not float32 here: its raw outputs are off by up to {error}"
         note_zh += f"；OpenVINO 的默认精度在此并非 float32：其原始输出误差可达 {error}"
+    busy = [title(case) for case in cases if case.get("load", 0) > case.get("cores", 2) + 0.5]
+    if busy:
+        note += f"; measured while the machine had other work, which slows every contestant: {'; '.join(busy)}"
+        note_zh += f"；测量时机器另有负载，所有参赛者都变慢：{'; '.join(busy)}"
     made = {"inference": every(cases), "ratios": ratios(cases), "asked": asked(cases)}
     return {name: {**table, "note": note, "note_zh": note_zh} for name, table in made.items()}

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from jt_nanodet import runtime, runtime_cuda, runtime_machine
+from jt_nanodet.bench.kernels_tables import ratios, tables
 from jt_nanodet.checkpoint import replacing
 from jt_nanodet.errors import UserError
 from jt_nanodet.kernels import assign_reference, nms_reference
@@ -221,16 +222,12 @@ def main(argv: list[str]) -> int:
         facts = {side: child.facts for side, child in children.items()}
     document = {"schema_version": 1, "command": command_line("kernels", argv), **machine(args.device), "threads": args.threads,
                 "processes": facts, "rows": rows}
+    sizes, batches, boxes = (sorted({row[k] for row in rows}) for k in ("size", "batch", "boxes"))
+    document["tables"] = tables(rows, f"{args.device}, {args.threads} threads; inputs of {sizes}, batches of {batches}, boxes an image {boxes}; medians over the scenes")
     if args.output:
         os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
         with replacing(args.output) as file:
             file.write((json.dumps(document, indent=1) + "\n").encode())
-    for kind in ("assign", "nms"):
-        ratios: dict[str, list[float]] = {}
-        for row in rows:
-            if row["kind"] == kind:
-                for name, ratio in row["kernel_is_faster"].items():
-                    ratios.setdefault(name, []).append(ratio)
-        for name, values in ratios.items():
-            print(f"{kind}: kernel {min(values):.1f} to {max(values):.1f} times as fast as {name}, median {np.median(values):.1f}, {len(values)} scenes")
+    for (kind, name), values in ratios(rows).items():
+        print(f"{kind}: kernel {min(values):.1f} to {max(values):.1f} times as fast as {name}, median {np.median(values):.1f}, {len(values)} scenes")
     return 0

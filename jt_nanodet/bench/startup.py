@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from jt_nanodet.bench.inference import cpu_name
 from jt_nanodet.config import load_config
 from jt_nanodet.errors import UserError
 
@@ -49,6 +50,15 @@ def steps(config: str, batch: int, threads: int, cold: bool) -> dict[str, dict]:
     return found
 
 
+def tables(document: dict) -> dict:
+    """`steps` and `imports`, as docs/training-speed.md shows them."""
+    note = (f"{document['config']}, batch {document['batch_size']}, {document['threads']} threads, " + ("an empty cache" if document["cold"] else "kernels compiled before")
+            + f"; {document['cpu']}")
+    rows = [[name, *(f"{row[k]:.1f}" for k in ("built", "jittor", "first", "second")), str(row["kernels"]), str(row["launches"])] for name, row in document["steps"].items()]
+    return {"steps": {"columns": ["graph", "core built, s", "Jittor's start, s", "first step, s", "second step, s", "kernels", "launches"], "rows": rows, "note": note},
+            "imports": {"columns": ["import", "seconds of processor time"], "rows": [[name, f"{seconds:.2f}"] for name, seconds in document["imports"].items()], "note": document["cpu"]}}
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m jt_nanodet bench startup", description=__doc__.split("\n\n")[1])
     parser.add_argument("config", nargs="?", default="configs/shapes.yml", help="YAML file (default configs/shapes.yml)")
@@ -60,8 +70,9 @@ def main(argv: list[str]) -> int:
     if args.batch_size < 1 or args.threads < 1:
         raise UserError("--batch-size and --threads are counts; write for example --batch-size 2 --threads 2")
     load_config(args.config)  # refused here, in one sentence
-    document = {"command": "bench startup", "config": Path(args.config).name, "batch_size": args.batch_size, "threads": args.threads, "cold": args.cold,
+    document = {"schema_version": 1, "command": "bench startup", "cpu": cpu_name(), "config": Path(args.config).name, "batch_size": args.batch_size, "threads": args.threads, "cold": args.cold,
                 "imports": imports(), "steps": steps(args.config, args.batch_size, args.threads, args.cold)}
+    document["tables"] = tables(document)
     for name, seconds in document["imports"].items():
         print(f"import {name:24} {seconds:6.2f} s of processor time")
     for name, row in document["steps"].items():

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from jt_nanodet import runtime, runtime_cuda
-from jt_nanodet.bench.kernels import machine, numbers, quantiles
+from jt_nanodet.bench.inference import cpu_name
+from jt_nanodet.bench.kernels import command_line, machine, numbers, quantiles
 from jt_nanodet.checkpoint import replacing
 from jt_nanodet.config import Config, load_config
 from jt_nanodet.data import build_dataset, bench as data_bench
@@ -145,7 +146,7 @@ def measure(args: argparse.Namespace, config: Config, size: int, folder: Path) -
                         if not (parts and key in ("whole", "cpu")):
                             times[name][key].append(value)
             print(f"batch {size}: round {number + 1}/{args.rounds}, " + ", ".join(f"{n} {t['whole'][-1]:.0f} ms" for n, t in times.items()), file=sys.stderr, flush=True)
-        row: dict[str, Any] = {"batch": size, "losses": terms}
+        row: dict[str, Any] = {"batch": size, "rounds": args.rounds, "losses": terms}
         for name, side in sides.items():
             row[name] = {f"{k}_ms": quantiles(v) for k, v in times[name].items()}
             row[name].update(images_per_second=1e3 * size / float(np.median(times[name]["whole"])), first_step_ms=first[name],
@@ -156,6 +157,20 @@ def measure(args: argparse.Namespace, config: Config, size: int, folder: Path) -
     finally:
         for side in sides.values():
             side.close()
+
+
+def kept(output: str | None, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an earlier file, other batch sizes of the same configuration. Raises UserError for another measurement's file."""
+    if output is None or not os.path.isfile(output):
+        return []
+    try:
+        old = json.loads(Path(output).read_text(encoding="utf-8"))
+        same = all(old[k] == document[k] for k in ("config_sha256", "threads", "device", "seed"))
+    except (ValueError, TypeError, KeyError):
+        same = False
+    if not same:
+        raise UserError(f"{output} is no file of bench training with this configuration, device, threads and seed, so nothing can be added to it: leave --add out")
+    return old["rows"]
 
 
 def pipeline(args: argparse.Namespace, batch: int) -> list[dict[str, Any]]:
@@ -172,7 +187,7 @@ def tables(document: dict[str, Any]) -> dict[str, Any]:
             rows.append([f"{title}, batch {row['batch']}", *(f"{one[f'{k}_ms']['median']:.0f}" for k in ("whole", *PARTS)), f"{one['images_per_second']:.1f}", f"{one['peak_memory_mb']:.0f}"])
         ratios.append([f"batch {row['batch']}", *(f"{row['jittor_over_pytorch'][k]['median']:.2f}" for k in ("whole", "cpu", *PARTS)),
                        f"{row['jittor']['peak_memory_mb'] / row['pytorch']['peak_memory_mb']:.2f}"])
-    note = f"{document['config']}, {document['threads']} threads, {document['rounds']} rounds in turn; medians, milliseconds"
+    note = f"{document['config']}, {document['threads']} threads, {' and '.join(sorted({str(row['rounds']) for row in document['rows']}))} rounds in turn; {document['cpu']}; medians, milliseconds"
     return {"step": {"columns": ["side", "step", *PARTS, "images/s", "peak memory, MB"], "rows": rows, "note": note},
             "ratios": {"columns": ["Jittor / PyTorch", "step", "processor time", *PARTS, "peak memory"], "rows": ratios, "note": "medians of the ratios of neighbouring turns; below 1 Jittor is faster"},
             "data": {"columns": ["workers", "images/s"], "rows": [[str(one["workers"]), f"{one['images_per_second']:.1f}"] for one in document["data"]],
@@ -203,6 +218,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--train-images", metavar="DIR", help="training pictures in place of the configuration's")
     parser.add_argument("--annotations", metavar="FILE.json", help="COCO annotations of these pictures")
     parser.add_argument("--output", metavar="FILE.json")
+    parser.add_argument("--add", action="store_true", help="keep the other batch sizes of --output; equal ones are replaced")
     args = parser.parse_args(argv)
     args.batches, args.workers = numbers(args.batches), numbers(args.workers)
     if args.rounds < 1 or args.images < 1 or args.threads < 1 or args.seed < 0 or min(args.batches) < 1:
@@ -215,12 +231,14 @@ def main(argv: list[str]) -> int:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=train))
     if args.device == "cuda":
         runtime_cuda.find_gpu()
-    document = {"schema_version": 1, "command": "python -m jt_nanodet bench training " + " ".join(argv), **machine(args.device), "threads": args.threads,
+    document = {"schema_version": 1, "command": command_line("training", argv), **machine(args.device), "threads": args.threads, "cpu": cpu_name(),
                 "config": args.config.name, "config_sha256": config.sha256(), "input_size": list(config.data.train.input_size),
                 "rounds": args.rounds, "seed": args.seed, "rows": [], "data": []}
+    document["rows"] = kept(args.output, document) if args.add else []
     with tempfile.TemporaryDirectory(prefix="jt_nanodet-bench-") as name:
         for size in args.batches:
-            document["rows"].append(measure(args, config, size, Path(name)))
+            others = [row for row in document["rows"] if row["batch"] != size]
+            document["rows"] = sorted([measure(args, config, size, Path(name)), *others], key=lambda row: row["batch"])
             save(document, args.output)  # after every size, so that an end before the last one leaves the others
     document["data"] = pipeline(args, min(args.batches))
     document["tables"] = tables(document)

@@ -17,6 +17,7 @@ def test_fewer_kernels_with_the_operators(tmp_path, jittor, capsys, monkeypatch)
     ours, plain = (document["steps"][name] for name in ("operators", "ordinary graph"))
     assert ours["kernels"] < 0.75 * plain["kernels"] and ours["launches"] < 0.5 * plain["launches"]
     assert 0 < ours["first"] and 0 < ours["second"] and ours["built"] == 0
+    assert all(len(row) == len(table["columns"]) for table in document["tables"].values() for row in table["rows"]) and len(document["tables"]["steps"]["rows"]) == 2
     assert "kernels in" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -77,8 +78,21 @@ def test_parts_add_up_and_the_step_is_left_as_it_was():
 def test_tables_of_a_document():
     part = {"median": 2.0, "p20": 1.0, "p80": 3.0}
     side = {**{f"{k}_ms": part for k in ("whole", "cpu", *training.PARTS)}, "images_per_second": 4.0, "peak_memory_mb": 100.0}
-    document = {"config": "c.yml", "threads": 2, "rounds": 3, "data": [{"workers": 0, "images_per_second": 50.0}],
-                "rows": [{"batch": 8, "pytorch": side, "jittor": {**side, "peak_memory_mb": 50.0}, "jittor_over_pytorch": {k: {"median": 0.5} for k in ("whole", "cpu", *training.PARTS)}}]}
+    document = {"config": "c.yml", "threads": 2, "cpu": "a CPU", "data": [{"workers": 0, "images_per_second": 50.0}],
+                "rows": [{"batch": 8, "rounds": 3, "pytorch": side, "jittor": {**side, "peak_memory_mb": 50.0}, "jittor_over_pytorch": {k: {"median": 0.5} for k in ("whole", "cpu", *training.PARTS)}}]}
     found = training.tables(document)
     assert all(len(row) == len(one["columns"]) for one in found.values() for row in one["rows"])
     assert found["ratios"]["rows"] == [["batch 8", *["0.50"] * 7]] and found["step"]["rows"][1][0] == "Jittor, batch 8" and found["data"]["rows"] == [["0", "50.0"]]
+
+
+def test_rows_are_added_to_the_same_measurement_only(tmp_path):
+    same = {"config_sha256": "a", "threads": 2, "device": "cpu", "seed": 0}
+    path = tmp_path / "training.json"
+    assert training.kept(None, same) == training.kept(str(path), same) == []
+    path.write_text(json.dumps({**same, "rows": [{"batch": 8}]}))
+    assert training.kept(str(path), same) == [{"batch": 8}]
+    with pytest.raises(UserError, match="leave --add out"):
+        training.kept(str(path), {**same, "threads": 1})
+    path.write_text("{")
+    with pytest.raises(UserError, match="leave --add out"):
+        training.kept(str(path), same)
