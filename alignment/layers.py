@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import backward, dumps, inputs, layers_repro, locate, pair
+from alignment import backward, dumps, inputs, layers_repro, locate, pair, upstream, upstream_repo
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.compare import compare_tensors
@@ -151,7 +151,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
     parser.add_argument("--ref", metavar="DIR", help="with --cand DIR, instead of --config: two folders of dumped tensors (docs/pairs.md)")
     parser.add_argument("--cand", metavar="DIR", help="see --ref")
+    upstream_repo.arguments(parser)
     args = parser.parse_args(argv)
+    clone = upstream_repo.for_reference(args)
     folder = prepare_output(args.output)
     inputs.check_arguments(args)
     config = load_config(args.config)
@@ -159,11 +161,13 @@ def main(argv: list[str]) -> int:
     input_file = inputs.write_input(folder, array)
     common = {"config": str(args.config), "device": args.device, "seed": args.seed, "threads": args.threads}
     models = {"pytorch": args.pytorch_model, "jittor": args.jittor_model or args.pytorch_model}
-    given = {side: {**common, "weights": str(path) if path else None} for side, path in models.items()}
+    given = {side: {**common, "weights": str(path) if path else None, **(clone if side == "pytorch" else {})} for side, path in models.items()}
     for side in child.MODULES:
         say(f"{side}: {source}", args.verbosity)
         child.run(side, tasks(side, folder, input_file), given[side], folder, verbosity=args.verbosity)
     result, divergence = judge(folder, common, source)
+    if clone:
+        upstream.add_to(result, given["pytorch"], config, folder, clone, args.verbosity)
     show(divergence, write_repro(folder, result, divergence, given, verbosity=args.verbosity), "", args.verbosity)
     if args.backward:
         parted, repro = backward.run(folder, given, input_file, result, verbosity=args.verbosity)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import inputs, pair
+from alignment import inputs, pair, upstream, upstream_repo
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.result import Result
 from alignment.runners import child
@@ -57,15 +57,19 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m alignment.structure", description=__doc__.split("\n\n")[0], parents=[parent_parser()],
                                      epilog="example: python -m alignment.structure --config configs/shapes.yml --output out")
     parser.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
+    upstream_repo.arguments(parser)
     args = parser.parse_args(argv)
+    clone = upstream_repo.for_reference(args)
     folder = prepare_output(args.output)
     inputs.check_arguments(args)
-    load_config(args.config)
+    config = load_config(args.config)
     common = {"config": str(args.config), "device": args.device, "seed": args.seed}
     for side in child.MODULES:
         say(f"{side}: module tree", args.verbosity)
-        child.run(side, [task(side, folder)], common, folder, verbosity=args.verbosity)
+        child.run(side, [task(side, folder)], {**common, **(clone if side == "pytorch" else {})}, folder, verbosity=args.verbosity)
     result, tree = judge(folder, common)
+    if clone:
+        upstream.add_to(result, {**common, **clone}, config, folder, clone, args.verbosity)
     (folder / "structure.txt").write_text(tree + "\n", encoding="utf-8")
     if args.verbosity >= 0:
         print(tree)

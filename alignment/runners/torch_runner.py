@@ -356,9 +356,24 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
+def upstream(run: tasks.Run, task: dict[str, Any]) -> dict[str, Any]:
+    from alignment.runners import torch_same
+
+    return torch_same.record(run, task)
+
+
+def backend_of(task: dict[str, Any]) -> TorchBackend:
+    """`torch_ref`, or upstream's own code where the job names a clone of it."""
+    if not task.get("torch_repo"):
+        return TorchBackend(task)
+    from alignment.runners.torch_upstream import UpstreamBackend
+
+    return UpstreamBackend(task)
+
+
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed,
          "train": train_tasks.train_reference, "shapes": train_tasks.shapes,
-         "backward": backward_tasks.reference, "pair": pair_tasks.reference, "repro": repro_tasks.layer, "swap": swap_tasks.swap}
+         "backward": backward_tasks.reference, "pair": pair_tasks.reference, "repro": repro_tasks.layer, "swap": swap_tasks.swap, "upstream": upstream}
 
 if __name__ == "__main__":
-    sys.exit(tasks.main(sys.argv[1:], TorchBackend, KINDS))
+    sys.exit(tasks.main(sys.argv[1:], backend_of, KINDS))
