@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from alignment import measures, signatures
-from alignment.noise import EXACT, Floor, Tolerance
+from alignment.noise import EXACT, FLOAT64_RATIO, Floor, Tolerance
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult
 
@@ -169,11 +169,12 @@ def _within(
     found = measures.measure(ref, cand, bound=bound, channel_axis=axis)
     row = replace(
         row, max_abs=found.max_abs, max_rel=found.max_rel, beyond=found.beyond, rel_l2=found.rel_l2, rmse=found.rmse, cosine=found.cosine,
-        sqnr_db=found.sqnr_db, ulp_p99=found.ulp_p99, constant=found.constant, **_at(ref, cand, found.flat_index),
+        sqnr_db=found.sqnr_db, scale=found.scale, ulp_p99=found.ulp_p99, constant=found.constant, **_at(ref, cand, found.flat_index),
         floor=tolerance.floor if tolerance else (floor.max_abs if floor else None), tolerance=tolerance.bound if tolerance else None,
         tolerance_source=tolerance.source if tolerance else None,
         err_ref_fp64=None if ref64 is None else measures.rmse_between(ref64, ref), err_cand_fp64=None if ref64 is None else measures.rmse_between(ref64, cand),
     )
+    row = replace(row, less_accurate=less_accurate(row, tolerance.float64_minimum if tolerance else 0.0), floor_from=tolerance.widest if tolerance else "")
     worst = _worst_channel(found, tolerance)
     if worst:
         row = replace(row, worst_channel=worst[0])
@@ -185,7 +186,7 @@ def _within(
         if tolerance.undecidable is Reason.TOO_FEW_REPEATS and found.max_abs <= tolerance.certain:
             return _undecided(row, tolerance)
         sign = signatures.signature(ref, cand, found, bound, axis)
-        hint = sign.hint + _less_accurate_side(row, tolerance)
+        hint = sign.hint + _less_accurate_side(row)
         return _fail(row, Gate.BOUND, sign.reason, hint)
     if tolerance.undecidable:
         return _undecided(row, tolerance)
@@ -232,14 +233,25 @@ def _is_less_accurate(row: TensorResult, tolerance: Tolerance) -> bool:
     return row.err_cand_fp64 > max(tolerance.float64_ratio * row.err_ref_fp64, tolerance.float64_minimum)
 
 
-def _less_accurate_side(row: TensorResult, tolerance: Tolerance) -> str:
-    """The float64 run as judge between two sides that differ: the reference may be the wrong one."""
+def less_accurate(row: TensorResult, minimum: float) -> str:
+    """The float64 run as judge between two sides: ``reference``, ``candidate``, or ``neither`` where none is clearly worse; "" where it was not run.
+
+    `minimum`: an error below this is rounding of the last place, and no reason to call the other side worse.
+    """
     if row.err_ref_fp64 is None or row.err_cand_fp64 is None:
         return ""
     for side, own, other in (("candidate", row.err_cand_fp64, row.err_ref_fp64), ("reference", row.err_ref_fp64, row.err_cand_fp64)):
-        if own > (tolerance.float64_ratio or 1.0) * max(other, tolerance.float64_minimum):
-            return f"; against float64 the {side} is the less accurate side ({own:.3g} to {other:.3g})"
-    return ""
+        if own > FLOAT64_RATIO * max(other, minimum):
+            return side
+    return "neither"
+
+
+def _less_accurate_side(row: TensorResult) -> str:
+    """For the hint of two sides that differ: the reference may be the wrong one."""
+    if row.less_accurate not in ("reference", "candidate"):
+        return ""
+    errors = sorted((row.err_ref_fp64, row.err_cand_fp64), reverse=True)
+    return f"; against float64 the {row.less_accurate} is the less accurate side ({errors[0]:.3g} to {errors[1]:.3g})"
 
 
 def _renamed_to(array: np.ndarray, cand: Mapping[str, np.ndarray], surplus: list[str], tolerance: Tolerance | None) -> str | None:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignment import backward, dumps, inputs, layers_repro, locate, pair, upstream, upstream_repo
+from alignment import backward, dumps, inputs, layers_repro, locate, pair, recommend, upstream, upstream_repo
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.compare import compare_tensors
-from alignment.noise import FLOAT64_RATIO, Floor, Tolerance, tolerance_from_floor
+from alignment.noise import FLOAT64_RATIO, SAME_FORMULA, Floor, Tolerance, tolerance_from_floor
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import Result, TensorResult
 from alignment.runners import child
@@ -28,10 +29,11 @@ from jt_nanodet.config import load_config
 DECODED = {"decode/raw": "head", "decode/boxes": "decode/boxes", "decode/scores": "decode/scores"}
 
 
-def tasks(side: str, folder: Path, input_file: Path) -> list[dict[str, Any]]:
-    """What the runner of `side` is asked to do; the reference must have run before the candidate."""
+def tasks(side: str, folder: Path, input_file: Path, float64: str | None = None) -> list[dict[str, Any]]:
+    """What the runner of `side` is asked to do; the reference must have run before the candidate. `float64`: a shell pattern of calls that
+    the candidate computes in float64 as well."""
     output = str(folder / "bundles" / side)
-    given = {"inputs": str(input_file)} if side == "pytorch" else {"reference": str(folder / "bundles" / "pytorch")}
+    given = {"inputs": str(input_file)} if side == "pytorch" else {"reference": str(folder / "bundles" / "pytorch"), "float64": float64}
     return [{"kind": "layers", "output": output, **given}]
 
 
@@ -66,11 +68,37 @@ def judge(folder: Path, common: dict[str, Any], input_name: str = "") -> tuple[R
             result.leave_out("auxiliary branch", "the weights hold no auxiliary branch; inference does not run it")
     result.parts = {
         "input": {"shape": list(ref.shape("input")), "source": input_name}, "stages": extra["stages"],
-        "leaves": sum(extra["leaves"].values()), "peak_memory_mb": {"pytorch": ref.header.peak_memory_mb, "jittor": cand.header.peak_memory_mb},
+        "floors": extra.get("circumstances", {}), "accuracy": accuracy(result.rows()), "leaves": sum(extra["leaves"].values()), "peak_memory_mb": {"pytorch": ref.header.peak_memory_mb, "jittor": cand.header.peak_memory_mb},
     }
     divergence = locate.first_divergence(result.rows()) if not result.objections else None
     result.parts.update(first_divergence=vars(divergence) if divergence else None, repro=layers_repro.place(divergence))
     return result, divergence
+
+
+def accuracy(rows: list[TensorResult]) -> dict[str, Any]:
+    """How many tensors each side computes clearly less accurately, by float64, and where the port is worst against the reference."""
+    judged = [row for row in rows if row.less_accurate]
+    worst = max((row for row in judged if row.less_accurate == "candidate"), key=lambda row: ratio(row), default=None)
+    in_float64 = [row.float64_rel_l2 for row in rows if row.float64_rel_l2 is not None]
+    return {**{side: sum(row.less_accurate == side for row in judged) for side in ("reference", "candidate", "neither")},
+            "worst": {"name": worst.name_ref, "reference": worst.err_ref_fp64, "candidate": worst.err_cand_fp64} if worst else None,
+            "apart_in_float64": max(in_float64) if in_float64 else None}
+
+
+def ratio(row: TensorResult) -> float:
+    return row.err_cand_fp64 / row.err_ref_fp64 if row.err_ref_fp64 else float("inf")
+
+
+def with_float64(row: TensorResult, apart: float | None) -> TensorResult:
+    """The row with both sides' distance in float64, which tells another formula from rounding."""
+    if apart is None:
+        return row
+    row = replace(row, float64_rel_l2=apart)
+    if not row.failed or row.own_rel_l2 is None:
+        return row
+    same = apart <= SAME_FORMULA * row.own_rel_l2
+    return replace(row, hint=f"{row.hint}; in float64 the sides lie {apart:.2g} apart (relative L2): "
+                             + ("the formula is the same, and float32 makes the difference" if same else "another formula, not rounding"))
 
 
 def write_repro(folder: Path, result: Result, divergence: locate.Divergence | None, given: dict[str, dict[str, Any]], *, verbosity: int = 0) -> Path | None:
@@ -99,7 +127,8 @@ def call_row(call: str, name: str, ref: Bundle, cand: Bundle, whole: dict[str, T
         return missing(name, Reason.MISSING, "the candidate makes no such call")
     extra = ref.header.extra
     own = compare_tensors(name, ref[f"out/{name}"], cand[f"own/{name}"], ref64=ref[f"own64/{name}"], tolerance=tolerance(extra["floors_own"][name]))
-    return locate.combine(own, whole[name], module_type=extra["types"][call], entering=cand.header.extra["entering"].get(call))
+    row = locate.combine(own, whole[name], module_type=extra["types"][call], entering=cand.header.extra.get("entering", {}).get(call))
+    return with_float64(row, (cand.header.extra.get("float64") or {}).get(name))
 
 
 def decoded_rows(ref: Bundle, cand: Bundle) -> list[TensorResult]:
@@ -118,6 +147,14 @@ def tolerance(document: dict[str, Any], float64_ratio: float | None = None) -> T
 
 def missing(name: str, reason: Reason, hint: str) -> TensorResult:
     return TensorResult(name, name, Verdict.FAIL, reason, Gate.KEYS, hint=hint)
+
+
+def accuracy_text(found: dict[str, Any]) -> str:
+    """Which side is the less accurate, in one line."""
+    text = f"against float64: the port is the less accurate side of {found['candidate']} tensors, the reference of {found['reference']}, neither of {found['neither']}"
+    if found["worst"]:
+        text += f"; worst {found['worst']['name']} ({found['worst']['candidate']:.2g} to {found['worst']['reference']:.2g})"
+    return text + (f"; in float64 both sides lie at most {found['apart_in_float64']:.2g} apart" if found["apart_in_float64"] is not None else "")
 
 
 def show(divergence: locate.Divergence | None, repro: Path | None, where: str, verbosity: int) -> None:
@@ -148,6 +185,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--images", metavar="N", type=int, default=1, help="how many images (default: 1)")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
     parser.add_argument("--backward", action="store_true", help="compare the gradients of every layer and parameter as well")
+    parser.add_argument("--float64", metavar="PATTERN", nargs="?", const="*", help="the port computes these calls (default: all) in float64 too: tells another formula from rounding")
+    parser.add_argument("--recommend-tolerances", action="store_true", help="write tolerances.json and tolerances.md: what these floors recommend, for every kind of module")
     parser.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
     parser.add_argument("--ref", metavar="DIR", help="with --cand DIR, instead of --config: two folders of dumped tensors (docs/pairs.md)")
     parser.add_argument("--cand", metavar="DIR", help="see --ref")
@@ -164,10 +203,14 @@ def main(argv: list[str]) -> int:
     given = {side: {**common, "weights": str(path) if path else None, **(clone if side == "pytorch" else {})} for side, path in models.items()}
     for side in child.MODULES:
         say(f"{side}: {source}", args.verbosity)
-        child.run(side, tasks(side, folder, input_file), given[side], folder, verbosity=args.verbosity)
+        child.run(side, tasks(side, folder, input_file, args.float64), given[side], folder, verbosity=args.verbosity)
     result, divergence = judge(folder, common, source)
     if clone:
         upstream.add_to(result, given["pytorch"], config, folder, clone, args.verbosity)
+    if args.verbosity >= 0:
+        print(accuracy_text(result.parts["accuracy"]))
+    if args.recommend_tolerances:
+        recommend.write(folder, result, args.verbosity)
     show(divergence, write_repro(folder, result, divergence, given, verbosity=args.verbosity), "", args.verbosity)
     if args.backward:
         parted, repro = backward.run(folder, given, input_file, result, verbosity=args.verbosity)

@@ -32,6 +32,10 @@ MIN_REPEATS = 2
 WIDEST_BOUND = 1e-3
 #: A node's own relative L2 error, above which a written reason is needed however wide its floor (``parity-method.md``, 4.1).
 OWN_REL_L2_CAP = 1e-5
+#: In float64 the sides may lie apart by this share of their float32 difference and still compute the same formula (Jittor keeps constants in float32).
+SAME_FORMULA = 0.1
+#: A recommended tolerance is so many times the largest floor seen: another machine, other inputs and other weights have other floors.
+MARGIN = 4.0
 #: A node that makes a relative difference so many times larger amplifies it; a convolution after a normalisation makes it two or three times larger.
 AMPLIFIES = 8.0
 #: The candidate's root-mean-square error against float64 may be so many times the reference's own (TorchDynamo's fp32 rule, and issue 2).
@@ -56,7 +60,8 @@ class Floor:
     """Spread of one tensor under harmless changes, against its float64 run.
 
     `max_abs` and `rmse` are the largest over the variants; `channel_rmse` (C,) likewise for each channel, `channel_rms` and `channel_max` (C,)
-    the magnitude of each channel in float64; `channel_size` its number of elements. `scale` is the tensor's largest magnitude.
+    the magnitude of each channel in float64; `channel_size` its number of elements. `scale` is the tensor's largest magnitude. `widest` is the
+    circumstance under which the largest distance occurred.
     """
 
     max_abs: float
@@ -71,6 +76,7 @@ class Floor:
     channel_rmse: tuple[float, ...] | None = None
     channel_rms: tuple[float, ...] | None = None
     channel_max: tuple[float, ...] | None = None
+    widest: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Tolerance:
     float64_minimum: float = 0.0
     undecidable: Reason | None = None
     certain: float = 0.0
+    widest: str = ""
 
 
 #: For labels, indices, counts, and for floats that were only copied (weights, data).
@@ -129,12 +136,14 @@ def measure_floor(ref64: np.ndarray, variants: Sequence[np.ndarray], circumstanc
         if layout:
             layout.add(rms, np.square(values), part)
             layout.raise_to(largest, values, part)
-    max_abs = rmse = 0.0
-    for variant in variants:
+    max_abs, widest, rmse = -1.0, 0, 0.0
+    for number, variant in enumerate(variants):
         run, total, sums = flat(variant), 0.0, np.zeros(channels)
         for part in chunks(truth.size):
             diff = run[part].astype(np.float64) - truth[part].astype(np.float64)
-            max_abs = max(max_abs, float(np.abs(diff).max()))
+            off = float(np.abs(diff).max())
+            if off > max_abs:
+                max_abs, widest = off, number
             total += float(diff @ diff)
             if layout:
                 layout.add(sums, np.square(diff), part)
@@ -145,7 +154,7 @@ def measure_floor(ref64: np.ndarray, variants: Sequence[np.ndarray], circumstanc
         repeats=len(set(circumstances)) if circumstances else len(variants), circumstances=tuple(circumstances),
         channel_axis=channel_axis if layout else None, channel_size=layout.size if layout else 0,
         channel_rmse=tuple(np.sqrt(spread / layout.size).tolist()) if layout else None, channel_rms=tuple(np.sqrt(rms / layout.size).tolist()) if layout else None,
-        channel_max=tuple(largest.tolist()) if layout else None,
+        channel_max=tuple(largest.tolist()) if layout else None, widest=circumstances[widest] if circumstances else "",
     )
 
 
@@ -189,7 +198,7 @@ def tolerance_from_floor(
     return Tolerance(
         bound=bound, source=source, floor=floor.max_abs, scale=floor.scale, channel_bound=_channel_bounds(floor, factor),
         channel_axis=floor.channel_axis, rel_l2_cap=rel_l2_cap, cap_reason=cap_reason, float64_ratio=float64_ratio,
-        float64_minimum=one_ulp / 2, undecidable=undecidable, certain=max(bound, WIDEST_BOUND * floor.scale),
+        float64_minimum=one_ulp / 2, undecidable=undecidable, certain=max(bound, WIDEST_BOUND * floor.scale), widest=floor.widest,
     )
 
 

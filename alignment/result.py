@@ -37,7 +37,10 @@ class TensorResult:
     """One row: a tensor pair, or any other check (then the numbers are None).
 
     `max_abs`, `own`, `inherited`, `floor`, `tolerance` are absolute, in the tensor's unit; `max_rel` and `rel_l2` are divided by the reference;
-    `err_ref_fp64` and `err_cand_fp64` are root-mean-square errors against the float64 run. `index` is where `max_abs` occurs. `gate` is the check
+    `err_ref_fp64` and `err_cand_fp64` are root-mean-square errors against the float64 run, `less_accurate` is the side whose error is
+    more than `noise.FLOAT64_RATIO` times the other's (``reference``, ``candidate``, or ``neither``); `float64_rel_l2` is how far both sides lie apart
+    when each computes in float64. `floor_from` is the change under which the floor was widest, `scale` the reference's
+    largest magnitude. `index` is where `max_abs` occurs. `gate` is the check
     that decided, `reason` what was found. `refed` rows are judged by `own`, the node's error on the reference's input; `inherited` is its error in the whole run,
     `entering_rel_l2` what entered the node there, `origin` where the whole run's error comes from (``own``, ``inherited``, ``amplified``, or none).
     """
@@ -67,6 +70,8 @@ class TensorResult:
     worst_channel: int | None = None
     err_ref_fp64: float | None = None
     err_cand_fp64: float | None = None
+    less_accurate: str = ""
+    float64_rel_l2: float | None = None
     refed: bool = False
     own: float | None = None
     own_rel_l2: float | None = None
@@ -77,6 +82,8 @@ class TensorResult:
     origin: str = ""
     amplification: float | None = None
     floor: float | None = None
+    floor_from: str = ""
+    scale: float | None = None
     tolerance: float | None = None
     tolerance_source: str | None = None
     constant: bool = False

@@ -87,7 +87,7 @@ def tensor_rows(source: Source, warnings: list[str]) -> list[Row]:
 def _row(number: int, part: str, position: int, entry: dict) -> Row:
     name, other = as_text(entry.get("name_ref")), as_text(entry.get("name_cand"))
     depth = as_number(entry.get("depth"))
-    keys = ("shape", "dtype", "index", "step", "tolerance_source", "module_type", "hint", "gate")
+    keys = ("shape", "dtype", "index", "step", "tolerance_source", "module_type", "hint", "gate", "origin", "less_accurate")
     reason = as_text(entry.get("reason"))
     return Row(
         number=number,

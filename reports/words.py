@@ -14,7 +14,7 @@ ZH = {
     "Errors by depth": "误差随深度变化", "Errors by depth, backward": "反向误差随深度变化", "Compared tensors": "已比较的张量", "Only failing": "仅失败项", "Stage": "阶段", "Match": "匹配方式",
     "find a name": "查找名称", "tensor": "张量", "shape": "形状", "own": "自身误差", "inherited": "继承误差", "floor": "噪声下限",
     "bound": "容许上限", "float64, PyTorch": "float64 误差，PyTorch", "float64, Jittor": "float64 误差，Jittor", "rel. L2": "相对 L2",
-    "max abs": "最大绝对误差", "match": "匹配",
+    "less accurate": "精度较低", "amplified": "被放大", "max abs": "最大绝对误差", "match": "匹配",
     "Both module trees": "两侧模块树", "open all": "全部展开", "close all": "全部折叠", "module": "模块", "status": "状态",
     "parameters": "参数量", "difference": "差异", "total": "合计",
     "Detections": "检测结果", "Differences": "差异列表", "Pictures": "图片", "show scores from": "显示分数不低于",

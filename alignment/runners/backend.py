@@ -89,6 +89,18 @@ class Backend(ABC):
     @abstractmethod
     def versions(self) -> dict[str, str]: ...
 
+    def circumstances(self) -> dict[str, Any]:
+        """What the harmless changes of this process start from: threads, switches of the framework."""
+        return {}
+
+    def in_float64(self) -> AbstractContextManager:
+        """The loaded model computes in float64 while the context lasts; afterwards it has to be loaded again."""
+        raise NotImplementedError
+
+    def tensor64(self, array: np.ndarray) -> Any:
+        """As `tensor`, in float64 where it is floating."""
+        raise NotImplementedError
+
     @abstractmethod
     def training_module(self) -> Any:
         """The side's `training_step` module."""

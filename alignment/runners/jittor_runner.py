@@ -110,6 +110,25 @@ class JittorBackend(Backend):
     def tensor(self, array: np.ndarray) -> Any:
         return self.jt.array(np.array(array))
 
+    @contextlib.contextmanager
+    def in_float64(self) -> Iterator[None]:
+        """Through the ordinary graph: the port's own operators compute in float32. Constants stay float32 numbers, as Jittor keeps them."""
+        from jt_nanodet.operators import switch
+
+        before = switch.use(False)
+        held = [v for v in self.model.state_dict().values() if str(v.dtype) == "float32"]
+        for v in held:
+            v.update(v.float64())
+        self.jt.sync(held)
+        try:
+            yield
+        finally:
+            switch.use(before)
+
+    def tensor64(self, array: np.ndarray) -> Any:
+        tensor = self.tensor(array)
+        return tensor.float64() if array.dtype == np.float32 else tensor
+
     def forward(self, images: Any, auxiliary: bool) -> None:
         raw = self.model.forward_aux(images, True)[0] if auxiliary else self.model(images)
         self.decoding.decode(raw, self.model.head.distribution_project, self.config.model.arch.head, images.shape[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import platform
 import sys
@@ -198,7 +199,7 @@ def layers_reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             "inputs": described, "outputs": order, "types": types, "stages": [s for s in STAGES if s in order], "refed": [c for c, (path, *_) in recorder.calls.items() if refed(path)],
             "leaves": {c: backend.is_leaf(m) for c, (_, m, _, _) in recorder.calls.items()}, "floors_own": own, "floors_whole": whole,
             "uncalled": [p for p, m in backend.modules() if p and backend.is_leaf(m) and p not in recorder.counts],
-            "observer_equal": observer_equal(recorder, untapped, backend),
+            "observer_equal": observer_equal(recorder, untapped, backend), "circumstances": {**backend.circumstances(), "seed": task.get("seed", 0)},
         }
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
     return {"path": task["output"], "calls": len(recorder.calls)}
@@ -236,10 +237,31 @@ def layers_candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             result = module(*rebuild(inputs, lambda name: backend.tensor(reference[name])))
             for name, array in outputs(call, result, backend.array).items():
                 bundle.add(f"own/{name}", array)
-        extra = {"outputs": order, "observer_equal": same, "entering": entering,
+        extra = {"outputs": order, "observer_equal": same, "entering": entering, "float64": in_float64(run, reference, task["float64"]) if task.get("float64") else None,
                  "uncalled": [p for p, m in backend.modules() if p and backend.is_leaf(m) and p not in recorder.counts]}
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
     return {"path": task["output"], "calls": len(order)}
+
+
+def in_float64(run: Run, reference: Bundle, pattern: str) -> dict[str, float]:
+    """For every call that the shell pattern matches: the relative L2 difference of both sides when each computes it in float64, on the same input. Changes the loaded model."""
+    run.say("every call again in float64")
+    backend, errors = run.backend, {}
+    with backend.in_float64():
+        modules = dict(backend.modules())
+        for call, inputs in reference.header.extra["inputs"].items():
+            module = modules.get(call.split("@")[0])
+            if module is None or not refed(call.split("@")[0]) or not fnmatch.fnmatchcase(call, pattern):
+                continue
+            result = module(*rebuild(inputs, lambda name: backend.tensor64(reference[name])))
+            for name, array in outputs(call, result, backend.array).items():
+                there = reference[f"own64/{name}"]
+                if there.shape == array.shape and array.size and np.isfinite(array).all():
+                    errors[name] = measure(there, array, bound=0.0).rel_l2
+    run.loaded = None
+    if not errors:
+        raise UserError(f"--float64 {pattern} matches no call: give a pattern of names as result.json has them, such as 'backbone.*', or none for all")
+    return errors
 
 
 def entering_error(reference: Bundle, call: str, arrays: list[np.ndarray]) -> float | None:

@@ -151,6 +151,11 @@ class TorchBackend(Backend):
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
 
+    def circumstances(self) -> dict[str, Any]:
+        threads = torch.get_num_threads()
+        return {"threads": threads, "other_threads": 1 if threads > 1 else 2, "mkldnn": torch.backends.mkldnn.enabled, "cudnn": torch.backends.cudnn.enabled,
+                "cpu": torch.backends.cpu.get_cpu_capability(), "device": self.device, "changes": [change.name for change in harmless_changes(0)]}
+
     def training_module(self) -> Any:
         from torch_ref import training_step
 

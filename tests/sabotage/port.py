@@ -76,10 +76,10 @@ class Port:
         write_weights(folder / "other.npz", changed)
         return folder / "other.npz"
 
-    def layers(self, out: Path) -> Result:
+    def layers(self, out: Path, float64: str | None = None) -> Result:
         (out / "bundles").mkdir(parents=True)
         (out / "bundles" / "pytorch").symlink_to(self.folder / "bundles" / "pytorch")
-        task, = layers.tasks("jittor", out, Path())
+        task, = layers.tasks("jittor", out, Path(), float64)
         tasks.layers_candidate(self.run, {**self.common, **task})
         result, self.divergence = layers.judge(out, self.common)
         return result

@@ -124,6 +124,22 @@ def test_a_layer_at_fault_can_be_seen_again(port, monkeypatch, tmp_path):
     assert float(shown.split("largest difference ")[1].split()[0]) > 0.9 * off and repr(bound) in shown
 
 
+def test_in_float64_another_formula_is_told_from_rounding(port, monkeypatch, tmp_path):
+    """The faulty type lies apart in float64 as well; every other module agrees there to less than float32 could show."""
+    faults.every("BatchNorm2d", eps=1e-3)(port, monkeypatch)
+    result = port.layers(tmp_path, float64="backbone.conv1*")
+    assert result.first_failure.module_type == "BatchNorm2d" and result.first_failure.hint.endswith("another formula, not rounding")
+    apart = {row.name_ref: row.float64_rel_l2 for row in result.rows() if row.float64_rel_l2 is not None}
+    sound = {row.name_ref for row in result.rows() if row.refed and not row.failed}
+    assert set(apart) == {"backbone.conv1", "backbone.conv1.0", "backbone.conv1.1", "backbone.conv1.2"} & set(apart) and len(apart) >= 3
+    assert apart["backbone.conv1.1"] > 1e-5 and max(apart[name] for name in sound & set(apart)) < 1e-6
+    with pytest.raises(UserError, match="matches no call"):
+        port.layers(tmp_path / "other", float64="bakcbone.*")
+    assert not (tmp_path / "other" / "bundles" / "jittor").exists()
+    from jt_nanodet.operators import switch
+    assert switch.on()
+
+
 def test_a_block_at_fault_is_taken_out_of_its_model(port, monkeypatch, tmp_path):
     """The port's files are honest here, the fault was in memory: so both frameworks give the reference's result and neither the port's."""
     faults.shuffle_with_groups_and_channels_swapped(port, monkeypatch)
