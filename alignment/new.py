@@ -14,6 +14,7 @@ TEMPLATE = '''"""A pair of models for `--pair`: replace the two small ones by yo
 
     python -m alignment.structure --pair {name} --output out
     python -m alignment.layers --pair {name} --output out
+    python -m alignment.layers --pair {name} --backward --output out
 """
 
 import numpy as np
@@ -44,6 +45,11 @@ def inputs(seed):
 # def rename(key):
 #     """Name of a weight in the reference -> its name in the candidate; only needed where automatic pairing guesses wrong."""
 #     return key.replace("backbone.", "body.")
+
+
+# def loss(outputs):
+#     """One number of either framework, for --backward; without it every floating output counts, with seeded weights."""
+#     return (outputs * outputs).mean()
 '''
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from alignment import locate, pair_file, pairing
+from alignment import locate, pair_backward, pair_file, pairing
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, say
 from alignment.compare import compare_tensors
@@ -24,6 +24,8 @@ from alignment.runners import child
 from alignment.structure_diff import diff_structure
 from jt_nanodet.errors import UserError
 
+#: Where the sides' bundles lie in the output folder.
+BUNDLES, BACKWARD = "bundles", "backward"
 HELP = "a pair of models of your own (docs/pairs.md) instead of --config"
 
 
@@ -36,6 +38,8 @@ def parser(command: str) -> argparse.ArgumentParser:
                                    epilog=f"example: python -m alignment.{command} --pair docs/examples/resnet.py --output out")
     made.add_argument("--pair", metavar="FILE.py", required=True, help=f"{HELP}; or module:function")
     made.add_argument("--layer-map", metavar="YAML", type=Path, help="`reference path: candidate path`, one pair a line, over what is guessed")
+    if command == "layers":
+        made.add_argument("--backward", action="store_true", help="compare the gradients of every call and parameter as well, from the pair's loss(outputs) if it has one")
     made.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
     made.add_argument("--timeout", metavar="S", type=float, default=600.0, help="stop a side that is not done after so many seconds (default: 600)")
     return made
@@ -63,7 +67,7 @@ def main(argv: list[str], command: str) -> int:
     overrides = read_layer_map(args.layer_map)
     folder = prepare_output(args.output)
     run_sides(args, folder, overrides)
-    ref, cand = (Bundle.open(folder / "bundles" / side) for side in child.MODULES)
+    ref, cand = (Bundle.open(folder / BUNDLES / side) for side in child.MODULES)
     result = Result(command, device=args.device, seeds={"seed": args.seed}, versions={**ref.header.versions, **cand.header.versions})
     result.hashes = {"pair": ref.header.config_sha256, "weights": ref.header.weights_sha256, "inputs": ref.header.inputs_sha256}
     result.parts = {"pair": args.pair, "matches": cand.header.extra["matches"]}
@@ -72,6 +76,10 @@ def main(argv: list[str], command: str) -> int:
         result.object(objection.reason, objection.text)
     if not result.objections:
         tree = judge(command, ref, cand, result)
+        if getattr(args, "backward", False):
+            judge_backward(folder, ref, cand, result)
+        elif command == "layers":
+            result.leave_out("backward pass", "not asked for: add --backward")
     if args.verbosity >= 0:
         show(command, cand, result, tree)
     if tree is not None:
@@ -79,12 +87,25 @@ def main(argv: list[str], command: str) -> int:
     return finish(result, folder, verbosity=args.verbosity)
 
 
-def run_sides(args: argparse.Namespace, folder: Path, overrides: dict[str, str]) -> None:
+def run_sides(args: argparse.Namespace, folder: Path, overrides: dict[str, str]) -> dict[str, Any]:
+    """Both sides' bundles, one process each; returns the runners' reports."""
     common = {"pair": args.pair if not pair_file.is_file(args.pair) else str(Path(args.pair).resolve()), "device": args.device, "seed": args.seed, "threads": args.threads}
-    reference = str(folder / "bundles" / "pytorch")
-    for side, given in (("pytorch", {}), ("jittor", {"reference": reference, "layer_map": overrides})):
+    reference, backward = str(folder / BUNDLES / "pytorch"), str(folder / BACKWARD / "pytorch")
+    reports = {}
+    for side, given, more in (("pytorch", {}, {"reference": reference}), ("jittor", {"reference": reference, "layer_map": overrides}, {"backward": backward})):
         say(f"{side}: {args.pair}", args.verbosity)
-        child.run(side, [{"kind": "pair", "output": str(folder / "bundles" / side), **given}], common, folder, verbosity=args.verbosity, timeout=args.timeout)
+        tasks = [{"kind": "pair", "output": str(folder / BUNDLES / side), **given}]
+        if getattr(args, "backward", False):
+            tasks.append({"kind": "pair_backward", "output": str(folder / BACKWARD / side), **given, **more})
+        reports[side] = child.run(side, tasks, common, folder, verbosity=args.verbosity, timeout=args.timeout)
+    return reports
+
+
+def judge_backward(folder: Path, ref: Bundle, cand: Bundle, result: Result) -> None:
+    ones, others = (Bundle.open(folder / BACKWARD / side) for side in child.MODULES)
+    for objection in comparable(ones, others):
+        result.object(objection.reason, objection.text)
+    pair_backward.judge(ones, others, ref, [pairing.Match(**m) for m in cand.header.extra["matches"]], result)
 
 
 def judge(command: str, ref: Bundle, cand: Bundle, result: Result) -> str | None:
@@ -263,8 +284,9 @@ def show(command: str, cand: Bundle, result: Result, tree: str | None) -> None:
     for m in cand.header.extra["matches"]:
         if m["how"] in ("guess", "rename", "override"):
             print(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})")
-    found = result.parts.get("first_divergence")
-    if found:
-        print(f"first divergence: {found['name']} ({found['kind']}): {found['hint'] or found['reason']}; {found['note']}")
+    for what, found in (("", result.parts.get("first_divergence")), (" of the backward pass", result.parts.get("backward", {}).get("first_divergence"))):
+        if not found:
+            continue
+        print(f"first divergence{what}: {found['name']} ({found['kind']}): {found['hint'] or found['reason']}; {found['note']}")
         for cause in found["causes"]:
             print(f"  possible cause: {cause}")

@@ -1,7 +1,8 @@
 """The file that describes a pair of models, read without running more of it than asked for; framework-free.
 
 A pair file is Python with ``build_reference()`` (a PyTorch module), ``build_candidate()`` (a Jittor module) and ``inputs(seed)`` (NumPy arrays: one, a
-tuple, or a dict of keyword arguments). Optional: ``rename(key)`` (name of a reference weight to the candidate's).
+tuple, or a dict of keyword arguments). Optional: ``rename(key)`` (name of a reference weight to the candidate's), ``loss(outputs)`` (a scalar of
+either framework from what the model returned).
 Either framework has a process of its own, and both import the file: so imports of a framework stand inside the functions.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 from jt_nanodet.errors import UserError
 
 NEEDED = ("build_reference", "build_candidate", "inputs")
-OPTIONAL = ("rename",)
+OPTIONAL = ("rename", "loss")
 FRAMEWORKS = ("torch", "torchvision", "jittor")
 
 

@@ -49,6 +49,7 @@ class Hands:
         for name, var in self.entries().items():
             if name in state:
                 var.update(self.jt.array(np.array(state[name]).reshape(tuple(var.shape))))
+        self.jt.sync_all()  # a one-element array that still waits in the graph breaks the fused kernel (docs/operators.md)
 
     def array(self, tensor: Any) -> np.ndarray:
         """Integers as 64 bits: Jittor keeps them in 32, whatever they were."""
@@ -81,3 +82,36 @@ class Hands:
                 del module.execute
                 if own is not None:  # the port may have given this instance an `execute` of its own
                     module.execute = own
+
+    def training(self, model: Any) -> list[str]:
+        """Training mode with dropout off; returns where it is off."""
+        model.train()
+        off = [(path, module) for path, module in self.backend.modules_of(model) if "drop" in type(module).__name__.lower() and not self.backend.children(module)]
+        for _, module in off:
+            module.is_train = False
+        return [path for path, _ in off]
+
+    def is_floating(self, tensor: Any) -> bool:
+        return str(tensor.dtype).startswith("float")
+
+    def is_kinked(self, module: Any) -> bool:
+        return False  # only the reference's are put on the other side
+
+    def leaf(self, array: np.ndarray, change: Callable[[Any], Any] = lambda t: t) -> Any:
+        return change(self.jt.array(np.array(array)))
+
+    def passed(self, tensor: Any) -> Any:
+        return tensor
+
+    def keep(self, tensor: Any) -> Any:
+        return tensor
+
+    def weighted(self, tensor: Any, weights: np.ndarray) -> Any:
+        return (tensor * self.jt.array(weights)).float64().sum()
+
+    def gradients(self, total: Any, kept: dict[str, Any]) -> dict[str, np.ndarray]:
+        if total.is_stop_grad():
+            raise ValueError("it depends on no weight and on no input")
+        asked = {id(v): v for v in kept.values() if not v.is_stop_grad() and str(v.dtype).startswith("float")}
+        found = dict(zip(asked, self.jt.grad(total, list(asked.values()))))
+        return {name: np.array(found[id(v)].numpy()) if id(v) in found else np.zeros(tuple(v.shape), np.float32) for name, v in kept.items()}

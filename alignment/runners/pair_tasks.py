@@ -16,7 +16,7 @@ import numpy as np
 
 from alignment import pair_file, pairing
 from alignment.bundle import Bundle, BundleWriter, Header, array_sha256
-from alignment.noise import measure_floor
+from alignment.noise import Floor, measure_floor
 from alignment.runners import child
 from alignment.runners.backend import call_name, rebuild, tensors_of
 from alignment.runners.tasks import Run, multiply_adds, outputs, peak_memory_mb, versions
@@ -69,6 +69,12 @@ class Recorder:
 
     def after(self, path: str, module: Any, output: Any) -> None:
         self.events.append((self.started.pop(), path, None, mapped(output, self.hands.snapshot)))
+
+    def read(self, name: str) -> np.ndarray:
+        """The array that `described` calls so: ``in/...``, ``input/...`` or ``out/...``."""
+        if name in self.arrays:
+            return self.arrays[name]
+        return next(found[name.removeprefix("out/")] for _, _, found in self.calls.values() if name.removeprefix("out/") in found)
 
     def store(self, name: str, array: np.ndarray) -> str:
         key = array_sha256(array)
@@ -147,16 +153,16 @@ def plain_inputs(pair: Any, seed: int) -> Any:
     return mapped(value, np.asarray)
 
 
-def header(run: Run, task: dict[str, Any], weights: str, inputs: str) -> Header:
+def header(run: Run, task: dict[str, Any], weights: str, inputs: str, mode: str = "eval") -> Header:
     return Header(kind="pair", side=run.backend.side, framework=run.backend.framework, config_sha256=pair_file.sha256(task["pair"]), weights_sha256=weights,
                   inputs_sha256=inputs, code_sha256=child.code_sha256(run.backend.side), seed=task.get("seed", 0), device=task.get("device", "cpu"),
-                  threads=task.get("threads") or 0, versions=versions(run.backend), flags={"precision": "float32", "mode": "eval"})
+                  threads=task.get("threads") or 0, versions=versions(run.backend), flags={"precision": "float32", "mode": mode})
 
 
-def floor(truth: np.ndarray, runs: list[np.ndarray], names: list[str]) -> dict[str, Any] | None:
+def floor(truth: np.ndarray, runs: list[np.ndarray], names: list[str], channel_axis: int | None = 1) -> dict[str, Any] | None:
     if truth.size == 0 or not np.issubdtype(runs[0].dtype, np.floating) or any(r.shape != truth.shape or not np.isfinite(r).all() for r in (truth, *runs)):
         return None  # such a tensor is judged without a floor: exactly, or by its NaN
-    return dataclasses.asdict(measure_floor(truth, [np.ascontiguousarray(r) for r in runs], names, channel_axis=1 if truth.ndim == 4 else None))
+    return dataclasses.asdict(measure_floor(truth, [np.ascontiguousarray(r) for r in runs], names, channel_axis=channel_axis if truth.ndim == 4 else None))
 
 
 def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +181,7 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
         call_model(pair, model, value, backend.tensor, "reference")
     bare = outputs("(model)", call_model(pair, model, value, backend.tensor, "reference"), hands.array)
     rows = tree(backend, hands, recorder)
-    load = lambda name, change: change(backend.tensor(recorder.arrays[name] if name in recorder.arrays else by_name[name]))  # noqa: E731
+    load = lambda name, change: change(backend.tensor(recorder.read(name)))  # noqa: E731
     by_name = {f"out/{n}": a for _, _, found in recorder.calls.values() for n, a in found.items()}
     run.say(f"floors of {len(recorder.calls)} calls")
     changes = backend.pair_changes(seed)
@@ -238,22 +244,44 @@ def moved(recorder: Recorder, bare: dict[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """The candidate, paired with the reference and with the reference's weights."""
+
+    pair: Any
+    hands: Any
+    value: Any
+    matches: list[pairing.Match]
+    account: list[Any]
+    unfilled: list[str]
+
+
+def weights_of(ref: Bundle) -> dict[str, np.ndarray]:
+    return {n.removeprefix("weight/"): np.array(ref[n]) for n in ref if n.startswith("weight/")}
+
+
+def port(run: Run, task: dict[str, Any], ref: Bundle) -> Port:
+    """Build the candidate, pair its modules with those of the reference's bundle, take over the reference's weights."""
+    pair, backend, hands = begin(run, task, "build_candidate")
+    value = rebuild(ref.header.extra["value"], lambda name: np.array(ref[name]))
+    first = Recorder(hands)
+    run.say("forward pass for the order of execution")
+    with first.watching(backend.model):
+        call_model(pair, backend.model, value, backend.tensor, "candidate")
+    rename = (lambda key: pair_file.call(pair, "rename", key)) if pair.rename else None
+    matches = pairing.pair_modules(ref.header.extra["modules"], tree(backend, hands, first), task.get("layer_map"), rename)
+    state, account, unfilled = pairing.transfer(weights_of(ref), hands.state(), matches, rename)
+    hands.load(state)
+    return Port(pair, hands, value, matches, account, unfilled)
+
+
 def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     """Pair the modules, take over the reference's weights, run, and run every paired call on the reference's inputs."""
     started = time.perf_counter()
-    pair, backend, hands = begin(run, task, "build_candidate")
     ref = Bundle.open(task["reference"])
+    made, backend = port(run, task, ref), run.backend
+    pair, hands, value, matches = made.pair, made.hands, made.value, made.matches
     extra, model = ref.header.extra, backend.model
-    value = rebuild(extra["value"], lambda name: np.array(ref[name]))
-    first = Recorder(hands)
-    run.say("forward pass for the order of execution")
-    with first.watching(model):
-        call_model(pair, model, value, backend.tensor, "candidate")
-    rename = (lambda key: pair_file.call(pair, "rename", key)) if pair.rename else None
-    matches = pairing.pair_modules(extra["modules"], tree(backend, hands, first), task.get("layer_map"), rename)
-    weights = {n.removeprefix("weight/"): np.array(ref[n]) for n in ref if n.startswith("weight/")}
-    state, account, unfilled = pairing.transfer(weights, hands.state(), matches, rename)
-    hands.load(state)
     recorder = Recorder(hands)
     run.say("forward pass with every call recorded")
     with recorder.watching(model):
@@ -277,6 +305,6 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
             except Exception as error:  # the port's own code: what it says belongs into the report, at its place
                 raised[call] = f"{type(error).__name__}: {pair_file.one_line(error)}"
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra={
-            "modules": rows, "matches": [dataclasses.asdict(m) for m in matches], "account": [dataclasses.asdict(r) for r in account], "unfilled": unfilled,
+            "modules": rows, "matches": [dataclasses.asdict(m) for m in matches], "account": [dataclasses.asdict(r) for r in made.account], "unfilled": made.unfilled,
             "calls": {c: {"path": p, "outputs": list(f)} for c, (p, _, f) in recorder.calls.items()}, "raised": raised, "observer_moved": moved(recorder, bare)})
     return {"calls": len(recorder.calls)}

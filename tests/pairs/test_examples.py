@@ -20,8 +20,16 @@ FAULTS = {
 }
 
 
-def run(pair: Path, out: Path) -> tuple[int, dict]:
-    code = layers.main(["--pair", str(pair), "--output", str(out), "-q"])
+#: Faults of the backward pass alone: the forward pass stays as it is.
+BACKWARD_FAULTS = {
+    "resnet": ("return self.relu(y + (x if self.shortcut", "return self.relu(y + (x.detach() if self.shortcut", "backward/layer1/input/0", "own"),
+    "transformer": ("return self.out(jt.matmul(weights, v)", "return self.out(jt.matmul(weights.detach(), v)", "backward/block.attn@2/input/0", "own"),
+    "segmentation": ("jt.concat([a, self.up(b)], 1)", "jt.concat([a, self.up(b).detach()], 1)", "backward/(model)/up.weight", "own"),
+}
+
+
+def run(pair: Path, out: Path, *more: str) -> tuple[int, dict]:
+    code = layers.main(["--pair", str(pair), "--output", str(out), "--threads", "1", "-q", *more])
     return code, json.loads((out / "result.json").read_text(encoding="utf-8"))
 
 
@@ -30,15 +38,24 @@ def run(pair: Path, out: Path) -> tuple[int, dict]:
 @pytest.mark.jittor
 @pytest.mark.parametrize("name", ["resnet", "transformer", "segmentation"])
 def test_an_example_passes_and_a_fault_is_found_at_its_place(tmp_path, name):
-    code, result = run(EXAMPLES / f"{name}.py", tmp_path / "clean")
+    code, result = run(EXAMPLES / f"{name}.py", tmp_path / "clean", "--backward")
     assert code == 0 and result["failed"] == result["skipped"] == 0, result["first_failure"]
+    assert result["backward"]["calls"] > 8 and result["backward"]["agreement"]["cosine"] > 0.99999
+    code, result = run(changed(tmp_path, name, *FAULTS[name][:2]), tmp_path / "broken")
+    assert code == 1 and result["first_failure"] == FAULTS[name][2]
+    old, new, place, kind = BACKWARD_FAULTS[name]
+    code, result = run(changed(tmp_path, name, old, new), tmp_path / "backward", "--backward")
+    assert code == 1 and result["first_failure"] == place and result["first_divergence"] is None
+    assert (result["backward"]["first_divergence"]["name"], result["backward"]["first_divergence"]["kind"]) == (place, kind)
+
+
+def changed(folder: Path, name: str, old: str, new: str) -> Path:
+    """The example with a fault in its port."""
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-    old, new, place = FAULTS[name]
     assert text.count(old) == 1
-    broken = tmp_path / f"{name}.py"
+    broken = folder / f"{name}.py"
     broken.write_text(text.replace(old, new), encoding="utf-8")
-    code, result = run(broken, tmp_path / "broken")
-    assert code == 1 and result["first_failure"] == place
+    return broken
 
 
 @pytest.mark.torch
