@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,18 @@ RESULTS = Path(__file__).resolve().parent / "results"
 TOP = ("title", "verdict", "compared", "failed", "skipped", "created", "device", "seeds", "versions", "environment", "durations", "peak_memory_mb", "command_line")
 DETECTIONS = ("images", "total_ref", "total_cand", "matched", "moved", "missing", "extra", "relabelled", "unexplained", "max_box_diff", "max_score_diff", "floor",
               "causes")
+
+
+def placeless(value: object) -> object:
+    """Without the places of this machine: an absolute path below the checkout's parent becomes relative to the checkout, any other keeps its name alone."""
+    if isinstance(value, dict):
+        return {key: placeless(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [placeless(one) for one in value]
+    if not isinstance(value, str) or not value.startswith("/") or "\n" in value:
+        return value
+    root = RESULTS.parents[1]
+    return os.path.relpath(value, root) if Path(value).is_relative_to(root.parent) else Path(value).name
 
 
 def record(folder: Path) -> dict:
@@ -174,7 +187,7 @@ def main(argv: list[str]) -> int:
     path = RESULTS / f"{args.name}.json"
     path.parent.mkdir(exist_ok=True)
     kept = record(args.report_dir[0]) if len(args.report_dir) == 1 else record_plants(args.report_dir)
-    save_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    save_text(path, json.dumps(placeless(kept), indent=1, ensure_ascii=False) + "\n")
     print(f"{path.relative_to(RESULTS.parents[1])}: type \"python -m reports.readme_tables\" to renew the READMEs")
     return 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jt_nanodet.errors import UserError, run_cli
 from reports import save_text
-from reports.record import RESULTS
+from reports.record import RESULTS, placeless
 from reports.source import as_dict, as_list, as_number, read_json
 from reports.tables import SIDE_NAMES, SIDES, spread
 
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--gpu", metavar="FILE.json", type=Path, help="result of jt_nanodet bench gpu")
     parser.add_argument("--output", metavar="FILE.json", type=Path, default=RESULTS / "speed.json", help="default: reports/results/speed.json")
     args = parser.parse_args(argv)
-    save_text(args.output, json.dumps(gather(args.folders, args.gpu), indent=1, ensure_ascii=False) + "\n")
+    save_text(args.output, json.dumps(placeless(gather(args.folders, args.gpu)), indent=1, ensure_ascii=False) + "\n")
     print(f'{args.output.name}: type "python -m reports.readme_tables" to renew the READMEs')
     return 0
 

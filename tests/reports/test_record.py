@@ -32,6 +32,12 @@ def test_a_swap_run(tmp_path):
     json.dumps(table)
 
 
+def test_no_place_of_this_machine_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "home" / "project" / "reports" / "results")
+    given = {"command_line": ["python", "-m", "alignment.train", str(tmp_path / "home" / "data" / "w.npz"), str(tmp_path / "far" / "photos"), "--output", "out/x"], "n": 3, "text": "1/2"}
+    assert record.placeless(given) == {"command_line": ["python", "-m", "alignment.train", "../data/w.npz", "photos", "--output", "out/x"], "n": 3, "text": "1/2"}
+
+
 def test_swap_runs_with_several_plants(tmp_path):
     for name, plant, loss in (("a", ["warp", 1.01], -0.01), ("b", None, 0.0)):
         stages = [{"stage": stage, "into_reference": loss if stage == "warp" else 1e-6, "into_port": 0.0, "pictures_with_other_bits": 7, "interval": None} for stage in ("warp", "nms")]
