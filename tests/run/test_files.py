@@ -33,7 +33,7 @@ def test_fingerprint_names_the_first_difference():
     with pytest.raises(UserError, match=r"had seed 0, and now it is 1"):
         files.check_same_run(one, files.fingerprint(config, 1, 16, 100))
     other = {**one, "schedule": {**one["schedule"], "total_epochs": 9}}
-    with pytest.raises(UserError, match=r"schedule.total_epochs 24, and now it is 9"):
+    with pytest.raises(UserError, match=r"schedule.total_epochs 30, and now it is 9"):
         files.check_same_run(one, other)
 
 

@@ -12,7 +12,7 @@ def options(*words):
 
 def test_defaults_are_the_files():
     o = options()
-    assert o.config.schedule.total_epochs == 24 and o.device == "cpu" and o.seed == 0 and not o.resume and o.notes == ()
+    assert o.config.schedule.total_epochs == 30 and o.device == "cpu" and o.seed == 0 and not o.resume and o.notes == ()
 
 
 def test_everything_given_is_applied():
@@ -20,7 +20,7 @@ def test_everything_given_is_applied():
     c = o.config
     assert (c.schedule.total_epochs, c.schedule.lr_schedule.T_max, c.device.batchsize_per_gpu, c.device.workers_per_gpu) == (3, 3, 2, 0)
     assert (c.save_dir, o.device, o.max_steps, o.freeze_norm, o.seed) == ("x", "cuda", 5, True, 7)
-    assert "T_max follows --epochs: 3 instead of 24" in o.notes[0]
+    assert "T_max follows --epochs: 3 instead of 30" in o.notes[0]
 
 
 def test_rate_warm_up_and_validation():
@@ -32,9 +32,9 @@ def test_rate_warm_up_and_validation():
 
 def test_a_cosine_of_its_own_length_stays(tmp_path):
     path = tmp_path / "c.yml"
-    path.write_text(SHAPES.read_text(encoding="utf-8").replace("T_max: 24", "T_max: 30"), encoding="utf-8")
+    path.write_text(SHAPES.read_text(encoding="utf-8").replace("T_max: 30", "T_max: 36"), encoding="utf-8")
     o = parse([str(path), "--epochs", "3"], "train")
-    assert o.config.schedule.lr_schedule.T_max == 30 and o.notes == ()
+    assert o.config.schedule.lr_schedule.T_max == 36 and o.notes == ()
 
 
 def test_other_pictures():
