@@ -17,6 +17,7 @@ from typing import Any
 
 from alignment.noise import FACTOR, MARGIN
 from alignment.result import Result, TensorResult, write_json
+from reports import save_text
 
 COLUMNS = ("kind", "tensors", "largest floor, relative", "under", "port, relative", "rtol", "atol", "headroom", "worst floor at")
 
@@ -78,7 +79,7 @@ def write(folder: Path, result: Result, verbosity: int = 0) -> list[dict[str, An
     write_json(folder / "tolerances.json", {"tolerances": entries, "reasoning": words, "circumstances": result.parts["floors"], "versions": result.versions, "hashes": result.hashes})
     rows = table(entries)
     lines = ["# Recommended tolerances", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *(f"| {' | '.join(row)} |" for row in rows), "", *(f"* {word}" for word in words)]
-    (folder / "tolerances.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_text(folder / "tolerances.md", "\n".join(lines) + "\n")
     if verbosity >= 0:
         widths = [max(map(len, column)) for column in zip(COLUMNS, *rows)]
         for row in (COLUMNS, *rows):
