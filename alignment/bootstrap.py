@@ -11,7 +11,6 @@ import contextlib
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +192,8 @@ def evaluate_sides(truth: Any, ref: list[dict], cand: list[dict], *, resamples: 
     weights = draw(images, resamples, seed) if resamples and ref and cand else None
     tasks = [(evaluator.coco, side, weights) for side in (ref, cand)]
     if jobs > 1:
+        from concurrent.futures import ProcessPoolExecutor
+
         with ProcessPoolExecutor(2) as pool:
             sides = list(pool.map(_side, tasks))
     else:

@@ -6,7 +6,6 @@ A seal is only as good as the place where its own hash is kept, so the command p
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import subprocess
 from pathlib import Path
@@ -87,6 +86,8 @@ def code_at(commit: str) -> str | None:
 
 def drawing() -> dict[str, str]:
     """Versions of what draws a page, by package."""
+    import importlib.metadata
+
     return {name: importlib.metadata.version(name) for name in DRAWING}
 
 
