@@ -32,7 +32,7 @@ ASKED = (
 
 
 def joined(path: str | None, cases: list[dict]) -> list[dict]:
-    """The cases of an earlier file of this measurement, those measured again replaced. Raises UserError for another file."""
+    """The cases of an earlier file of this measurement, those measured again in the place of their old ones. Raises UserError for another file."""
     if path is None or not Path(path).is_file():
         return cases
     try:
@@ -41,8 +41,7 @@ def joined(path: str | None, cases: list[dict]) -> list[dict]:
         old = None
     if not isinstance(old, dict) or old.get("command") != "bench inference":
         raise UserError(f"{path} is no file of bench inference, so nothing can be added to it: give another --output, or leave --add out")
-    new = {key(case) for case in cases}
-    return [case for case in old["cases"] if key(case) not in new] + cases
+    return list(({key(case): case for case in old["cases"]} | {key(case): case for case in cases}).values())
 
 
 def key(case: dict) -> tuple:
