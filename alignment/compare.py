@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from alignment import measures, signatures
+from alignment.blocks import Blocks, as_real
 from alignment.noise import EXACT, FLOAT64_RATIO, Floor, Tolerance
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult
@@ -22,7 +23,7 @@ _STEP = re.compile(r"^step(\d+)/")
 
 
 def compare_tensors(
-    name: str, ref: np.ndarray, cand: np.ndarray, *, tolerance: Tolerance | None = None, ref64: np.ndarray | None = None, floor: Floor | None = None,
+    name: str, ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, *, tolerance: Tolerance | None = None, ref64: np.ndarray | Blocks | None = None, floor: Floor | None = None,
     exact: bool = False, name_cand: str | None = None, match_method: str = "exact", stage: str = "forward", step: int | None = None,
     allow_0d_as_1d: bool = False,
 ) -> TensorResult:
@@ -31,9 +32,11 @@ def compare_tensors(
     Integer and boolean arrays, and any array with `exact`, must be equal in every element. Floating arrays must keep to `tolerance`; without
     one, only a bitwise equal pair passes and anything else is `inconclusive`. `ref64` (same shape) is the float64 run, from which the errors of
     both sides follow. `floor` only fills the row's `floor` when `tolerance` does not come from it. `allow_0d_as_1d` lets a 0-dimensional side
-    meet a side of shape (1,), because Jittor has no 0-dimensional variables; nothing else is ever broadcast.
+    meet a side of shape (1,), because Jittor has no 0-dimensional variables; nothing else is ever broadcast. A complex pair is judged as real numbers
+    with real and imaginary part along a last axis. A stored tensor (`Blocks`) is read in chunks, whatever its size.
     """
-    ref, cand = np.asarray(ref), np.asarray(cand)
+    ref, cand = measures.held(ref), measures.held(cand)
+    ref64 = None if ref64 is None else measures.held(ref64)
     row = TensorResult(
         name, name_cand or name, Verdict.PASS, Reason.OK, Gate.BOUND, match_method=match_method, stage=stage, step=_step(name, step), shape=ref.shape,
         dtype=str(ref.dtype), size=ref.size,
@@ -48,6 +51,7 @@ def compare_tensors(
             return _wrong_shape(row, ref, cand, tolerance)
     if ref.size == 0:
         return _fail(row, Gate.SIZE, Reason.EMPTY, "both sides are empty; there is nothing to compare")
+    ref, cand, ref64 = as_real(ref), as_real(cand), None if ref64 is None else as_real(ref64)
     if np.issubdtype(ref.dtype, np.inexact):
         bad = _not_finite(row, ref, cand)
         if bad:
@@ -126,8 +130,8 @@ def _step(name: str, given: int | None = None) -> int | None:
 
 def _wrong_shape(row: TensorResult, ref: np.ndarray, cand: np.ndarray, tolerance: Tolerance | None) -> TensorResult:
     shapes = f"reference {ref.shape}, candidate {cand.shape}"
-    if 0 < ref.size <= signatures.LARGEST and ref.size == cand.size and ref.dtype != np.bool_:
-        turned = signatures.transposed(ref.astype(np.float64), cand.astype(np.float64), tolerance.bound if tolerance else 0.0)
+    if 0 < ref.size <= signatures.LARGEST and ref.size == cand.size and ref.dtype.kind in "iuf":
+        turned = signatures.transposed(np.asarray(ref, np.float64), np.asarray(cand, np.float64), tolerance.bound if tolerance else 0.0)
         if turned:
             return _fail(row, Gate.SHAPE, Reason.TRANSPOSED, f"{shapes}; {turned.hint}")
     return _fail(row, Gate.SHAPE, signatures.shape_reason(ref.shape, cand.shape), shapes)
@@ -147,7 +151,9 @@ def _not_finite(row: TensorResult, ref: np.ndarray, cand: np.ndarray) -> TensorR
 
 def _at(ref: np.ndarray, cand: np.ndarray, flat_index: int) -> dict:
     index = tuple(int(i) for i in np.unravel_index(flat_index, ref.shape))
-    return {"index": index, "value_ref": float(np.real(ref[index])), "value_cand": float(np.real(cand[index]))}
+    # whole numbers stay whole: as floats, neighbours above 2**53 would be shown as equal
+    kind = int if ref.dtype.kind in "iu" else float
+    return {"index": index, "value_ref": kind(measures.flat(ref)[flat_index]), "value_cand": kind(measures.flat(cand)[flat_index])}
 
 
 def _exactly(row: TensorResult, ref: np.ndarray, cand: np.ndarray) -> TensorResult:
@@ -160,7 +166,7 @@ def _exactly(row: TensorResult, ref: np.ndarray, cand: np.ndarray) -> TensorResu
 
 
 def _within(
-    row: TensorResult, ref: np.ndarray, cand: np.ndarray, tolerance: Tolerance | None, ref64: np.ndarray | None, floor: Floor | None,
+    row: TensorResult, ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, tolerance: Tolerance | None, ref64: np.ndarray | Blocks | None, floor: Floor | None,
 ) -> TensorResult:
     bound = tolerance.bound if tolerance else 0.0
     axis = tolerance.channel_axis if tolerance else None
@@ -258,7 +264,7 @@ def _renamed_to(array: np.ndarray, cand: Mapping[str, np.ndarray], surplus: list
     """The surplus tensor that holds this one's values, when there is one. It only names the failure."""
     for name in surplus:
         other = cand[name]
-        if other.shape == array.shape and other.dtype == array.dtype and array.size and array.dtype != np.bool_:
+        if other.shape == array.shape and other.dtype == array.dtype and array.size and array.dtype != np.bool_:  # two masks are easily equal
             if compare_tensors(name, array, other, tolerance=tolerance or EXACT).verdict is Verdict.PASS:
                 return name
     return None

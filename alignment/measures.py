@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alignment.blocks import Blocks
+
 CHUNK = 1 << 19
 _ULP_BINS = 4096
 
@@ -43,9 +45,14 @@ class Measures:
     channel_rmse: np.ndarray | None
 
 
-def flat(array: np.ndarray) -> np.ndarray:
-    """The array as one row of elements in C order; a view whenever the layout allows."""
-    return np.asarray(array).reshape(-1)
+def flat(array: np.ndarray | Blocks) -> np.ndarray | Blocks:
+    """The array as one row of elements in C order; a view whenever the layout allows. A stored tensor is indexed so as it is."""
+    return array if isinstance(array, Blocks) else np.asarray(array).reshape(-1)
+
+
+def held(array: np.ndarray | Blocks) -> np.ndarray | Blocks:
+    """The array itself; a stored tensor that is no longer than a chunk is read."""
+    return array if isinstance(array, Blocks) and array.size > CHUNK else np.asarray(array)
 
 
 def chunks(size: int) -> Iterator[slice]:
@@ -132,7 +139,12 @@ def _ulp_quantile(near: np.ndarray, far: np.ndarray, size: int, share: float) ->
     return float(2.0 ** (np.searchsorted(below[-1] + np.cumsum(far), target)))
 
 
-def measure(ref: np.ndarray, cand: np.ndarray, *, bound: float, channel_axis: int | None = None) -> Measures:
+#: Values near the largest number there is give infinite squares: an answer, and no reason for a warning.
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+@quiet
+def measure(ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, *, bound: float, channel_axis: int | None = None) -> Measures:
     """Measure a non-empty, finite pair of equal shape. Relative numbers are divided by the reference."""
     a, b = flat(ref), flat(cand)
     layout = channel_layout(np.shape(ref), channel_axis)
@@ -162,8 +174,7 @@ def measure(ref: np.ndarray, cand: np.ndarray, *, bound: float, channel_axis: in
             layout.add(channel_sq, np.square(diff), part)
         magnitude = np.abs(x)
         scale = max(scale, float(magnitude.max()))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            relative = np.where(size > 0, size / magnitude, 0.0)
+        relative = np.where(size > 0, size / magnitude, 0.0)
         max_rel = max(max_rel, float(relative.max()))
         if with_ulp:
             distance = ulp_distance(a[part], b[part])
@@ -182,6 +193,7 @@ def measure(ref: np.ndarray, cand: np.ndarray, *, bound: float, channel_axis: in
     )
 
 
+@quiet
 def rmse_between(ref: np.ndarray, cand: np.ndarray) -> float:
     """Root-mean-square difference of two equal-shaped, non-empty arrays."""
     a, b = flat(ref), flat(cand)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.measures import channel_layout, chunks, first_not_finite, flat, ulp
+from alignment.blocks import Blocks
+from alignment.measures import channel_layout, chunks, first_not_finite, flat, quiet, ulp
 from alignment.reasons import Reason
 
 #: bound = FACTOR x floor; two runs, each within the floor of the truth, are at most so far apart. flash-attention gates by the same factor.
@@ -107,7 +108,8 @@ class Tolerance:
 EXACT = Tolerance(bound=0.0, source="exact", floor=0.0)
 
 
-def measure_floor(ref64: np.ndarray, variants: Sequence[np.ndarray], circumstances: Sequence[str] = (), *, channel_axis: int | None = 1) -> Floor:
+@quiet
+def measure_floor(ref64: np.ndarray | Blocks, variants: Sequence[np.ndarray | Blocks], circumstances: Sequence[str] = (), *, channel_axis: int | None = 1) -> Floor:
     """Floor of one tensor.
 
     `ref64`: the float64 run; `variants`: runs in the working precision, equal in shape, each with its word in `circumstances` ("1 thread").

@@ -59,8 +59,8 @@ class TensorResult:
     max_abs: float | None = None
     max_rel: float | None = None
     index: tuple[int, ...] | None = None
-    value_ref: float | None = None
-    value_cand: float | None = None
+    value_ref: float | int | None = None
+    value_cand: float | int | None = None
     beyond: int | None = None
     rel_l2: float | None = None
     rmse: float | None = None

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.measures import Measures
+from alignment.blocks import Blocks
+from alignment.measures import Measures, quiet
 from alignment.reasons import Reason
 
 #: Arrays with more elements are named only by what the streamed measures show; the patterns below would need them in memory several times.
@@ -34,12 +35,14 @@ class Signature:
     hint: str = ""
 
 
-def signature(ref: np.ndarray, cand: np.ndarray, found: Measures, bound: float, channel_axis: int | None = None) -> Signature:
+@quiet
+def signature(ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, found: Measures, bound: float, channel_axis: int | None = None) -> Signature:
     """Name the difference of an equal-shaped, finite pair; `found` are its measures, `bound` the elementwise bound it broke."""
     if found.scale_cand == 0 and found.scale > 0:
         return Signature(Reason.ALL_ZERO, "the candidate holds only zeros")
     if found.size <= LARGEST:
-        a, b = np.asarray(ref, dtype=np.float64), np.asarray(cand, dtype=np.float64)
+        ref, cand = np.asarray(ref), np.asarray(cand)
+        a, b = ref.astype(np.float64), cand.astype(np.float64)
         first_tests = (
             sign_flipped(a, b, bound), transposed(a, b, bound), reversed_axis(a, b, bound), channels_permuted(a, b, bound, channel_axis),
             permuted(a, b, bound) if found.max_abs > GROSS * found.scale else None, low_precision(ref, cand),
