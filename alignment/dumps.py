@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from alignment import locate
 from alignment.blocks import Blocks, as_real
@@ -28,13 +29,13 @@ LARGE = 64 << 20
 
 
 class Part(Mapping):
-    """Some tensors of a folder; a large one is announced when it is taken, unless `verbosity` is below 0."""
+    """Some tensors of a folder or a run, in the order of `names`; a large one is announced when it is taken, unless `verbosity` is below 0."""
 
-    def __init__(self, folder: Folder, names: Collection[str], verbosity: int = -1):
-        self.folder, self.names, self.verbosity = folder, dict.fromkeys(names), verbosity
+    def __init__(self, tensors: Mapping[str, Any], names: Collection[str], verbosity: int = -1):
+        self.tensors, self.names, self.verbosity = tensors, dict.fromkeys(names), verbosity
 
-    def __getitem__(self, name: str) -> Blocks:
-        found = self.folder[name]
+    def __getitem__(self, name: str) -> Any:
+        found = self.tensors[name]
         if found.nbytes >= LARGE:
             say(f"comparing {name}: {found.nbytes >> 20} MB", self.verbosity)
         return found

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignment import backward, dumps, inputs, layers_repro, locate, pair, recommend, upstream, upstream_repo
+from alignment import backward, dumps, inputs, layers_repro, locate, pair, pair_dumps, recommend, upstream, upstream_repo
 from alignment.bundle import Bundle, comparable
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.compare import compare_tensors
@@ -175,7 +175,7 @@ def weight_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str]) -> int:
     if pair.asked(argv):
-        return pair.main(argv, "layers")
+        return pair_dumps.main(argv) if dumps.asked(argv) else pair.main(argv, "layers")
     if dumps.asked(argv):
         return dumps.main(argv)
     parser = argparse.ArgumentParser(prog="python -m alignment.layers", description=__doc__.split("\n\n")[0], parents=[parent_parser()],
@@ -188,7 +188,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--float64", metavar="PATTERN", nargs="?", const="*", help="the port computes these calls (default: all) in float64 too: tells another formula from rounding")
     parser.add_argument("--recommend-tolerances", action="store_true", help="write tolerances.json and tolerances.md: what these floors recommend, for every kind of module")
     parser.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
-    parser.add_argument("--ref", metavar="DIR", help="with --cand DIR, instead of --config: two folders of dumped tensors (docs/pairs.md)")
+    parser.add_argument("--ref", metavar="DIR", help="with --cand DIR, instead of --config: two folders of dumped tensors; with --pair: one such folder and a model (docs/pairs.md)")
     parser.add_argument("--cand", metavar="DIR", help="see --ref")
     upstream_repo.arguments(parser)
     args = parser.parse_args(argv)

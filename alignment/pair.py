@@ -59,11 +59,7 @@ def read_layer_map(path: Path | None) -> dict[str, str]:
 
 def main(argv: list[str], command: str) -> int:
     args = parser(command).parse_args(argv)
-    if args.config is not None:
-        raise UserError("--config belongs to the built-in pair and --pair to one of yours: give one of them")
-    if args.timeout <= 0 or args.seed < 0 or (args.threads is not None and args.threads < 1):
-        raise UserError("--timeout and --threads must be above 0 and --seed at least 0: give such a number")
-    pair_file.check(args.pair)
+    check_arguments(args)
     overrides = read_layer_map(args.layer_map)
     folder = prepare_output(args.output)
     run_sides(args, folder, overrides)
@@ -87,9 +83,23 @@ def main(argv: list[str], command: str) -> int:
     return finish(result, folder, verbosity=args.verbosity)
 
 
+def check_arguments(args: argparse.Namespace) -> None:
+    """What is wrong with the flags or the pair file is said before a framework starts. Raises UserError."""
+    if args.config is not None:
+        raise UserError("--config belongs to the built-in pair and --pair to one of yours: give one of them")
+    if args.timeout <= 0 or args.seed < 0 or (args.threads is not None and args.threads < 1):
+        raise UserError("--timeout and --threads must be above 0 and --seed at least 0: give such a number")
+    pair_file.check(args.pair)
+
+
+def common(args: argparse.Namespace) -> dict[str, Any]:
+    """What every task of the runners is given."""
+    place = str(Path(args.pair).resolve()) if pair_file.is_file(args.pair) else args.pair
+    return {"pair": place, "device": args.device, "seed": args.seed, "threads": args.threads}
+
+
 def run_sides(args: argparse.Namespace, folder: Path, overrides: dict[str, str]) -> dict[str, Any]:
     """Both sides' bundles, one process each; returns the runners' reports."""
-    common = {"pair": args.pair if not pair_file.is_file(args.pair) else str(Path(args.pair).resolve()), "device": args.device, "seed": args.seed, "threads": args.threads}
     reference, backward = str(folder / BUNDLES / "pytorch"), str(folder / BACKWARD / "pytorch")
     reports = {}
     for side, given, more in (("pytorch", {}, {"reference": reference}), ("jittor", {"reference": reference, "layer_map": overrides}, {"backward": backward})):
@@ -97,7 +107,7 @@ def run_sides(args: argparse.Namespace, folder: Path, overrides: dict[str, str])
         tasks = [{"kind": "pair", "output": str(folder / BUNDLES / side), **given}]
         if getattr(args, "backward", False):
             tasks.append({"kind": "pair_backward", "output": str(folder / BACKWARD / side), **given, **more})
-        reports[side] = child.run(side, tasks, common, folder, verbosity=args.verbosity, timeout=args.timeout)
+        reports[side] = child.run(side, tasks, common(args), folder, verbosity=args.verbosity, timeout=args.timeout)
     return reports
 
 
@@ -284,6 +294,10 @@ def show(command: str, cand: Bundle, result: Result, tree: str | None) -> None:
     for m in cand.header.extra["matches"]:
         if m["how"] in ("guess", "rename", "override"):
             print(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})")
+    show_divergence(result)
+
+
+def show_divergence(result: Result) -> None:
     for what, found in (("", result.parts.get("first_divergence")), (" of the backward pass", result.parts.get("backward", {}).get("first_divergence"))):
         if not found:
             continue

@@ -214,7 +214,7 @@ def plain(value: Any) -> Any:
 
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed,
-         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate, "pair": pair_tasks.candidate, "pair_backward": pair_backward.candidate,
+         "train": train_tasks.train_candidate, "backward": backward_tasks.candidate, "pair": pair_tasks.candidate, "pair_alone": pair_tasks.alone, "pair_backward": pair_backward.candidate,
          "repro": repro_tasks.layer, "swap": swap_tasks.swap}
 
 if __name__ == "__main__":

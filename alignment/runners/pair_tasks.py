@@ -173,9 +173,8 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     value = plain_inputs(pair, seed)
     state = hands.state()
     checkpoint.check_finite({k: v for k, v in state.items()}, f"build_reference() of {pair.spec}")
-    recorder, number = Recorder(hands), iter(range(1 << 30))
-    about = described(value, lambda a: recorder.store(f"input/{next(number)}", np.array(a)))
-    inputs_hash = array_sha256(np.frombuffer("".join([json.dumps(about), *map(array_sha256, recorder.arrays.values())]).encode(), np.uint8))
+    recorder = Recorder(hands)
+    about, inputs_hash = take_inputs(recorder, value)
     run.say("forward pass with every call recorded")
     with recorder.watching(model):
         call_model(pair, model, value, backend.tensor, "reference")
@@ -217,6 +216,33 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
         extra = {"value": about, "modules": rows, "calls": {c: {"path": p, "inputs": i, "outputs": list(f)} for c, (p, i, f) in recorder.calls.items()},
                  "floors_own": floors_own, "floors_whole": floors_whole, "observer_moved": moved(recorder, bare)}
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra=extra)
+    return {"calls": len(recorder.calls)}
+
+
+def take_inputs(recorder: Recorder, value: Any) -> tuple[Any, str]:
+    """Put the pair's inputs into the recorder: (their description, their hash)."""
+    number = iter(range(1 << 30))
+    about = described(value, lambda a: recorder.store(f"input/{next(number)}", np.array(a)))
+    return about, array_sha256(np.frombuffer("".join([json.dumps(about), *map(array_sha256, recorder.arrays.values())]).encode(), np.uint8))
+
+
+def alone(run: Run, task: dict[str, Any]) -> dict[str, Any]:
+    """The candidate with its own weights, without a reference: a bundle of `inputs`, weights and every call's outputs, to stand against dumped tensors."""
+    started = time.perf_counter()
+    pair, backend, hands = begin(run, task, "build_candidate")
+    value, recorder = plain_inputs(pair, task.get("seed", 0)), Recorder(hands)
+    about, inputs_hash = take_inputs(recorder, value)
+    inputs, state = dict(recorder.arrays), hands.state()
+    run.say("forward pass with every call recorded")
+    with recorder.watching(backend.model):
+        call_model(pair, backend.model, value, backend.tensor, "candidate")
+    bare = outputs("(model)", call_model(pair, backend.model, value, backend.tensor, "candidate"), hands.array)
+    found = {f"out/{n}": a for _, _, made in recorder.calls.values() for n, a in made.items()}
+    with BundleWriter(task["output"], header(run, task, checkpoint.weights_sha256(state), inputs_hash)) as bundle:
+        for name, array in {**inputs, **found, **{f"weight/{k}": v for k, v in state.items()}}.items():
+            bundle.add(name, array)
+        bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra={
+            "value": about, "calls": {c: {"path": p, "outputs": list(f)} for c, (p, _, f) in recorder.calls.items()}, "observer_moved": moved(recorder, bare)})
     return {"calls": len(recorder.calls)}
 
 
