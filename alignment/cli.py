@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from alignment.result import Result
-from jt_nanodet.errors import UserError, run_cli
+from jt_nanodet.errors import UserError, printable, run_cli
 
 __all__ = ["finish", "parent_parser", "prepare_output", "run_cli", "say", "summary"]
 #: How many failing rows the text summary prints; all of them are in result.json.
@@ -73,7 +73,7 @@ def summary(result: Result) -> str:
         lines.append(f"... and {len(bad) - SHOWN} more in result.json")
     lines += [f"skipped: {row.name_ref}: {row.hint}" for row in result.rows() if str(row.verdict) == "skip"]
     lines += [f"not run: {entry['name']}: {entry['reason']}" for entry in result.not_run]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def finish(result: Result, output: str | Path, *, verbosity: int = 0) -> int:

@@ -37,7 +37,7 @@ class Part(Mapping):
     def __getitem__(self, name: str) -> Any:
         found = self.tensors[name]
         if found.nbytes >= LARGE:
-            say(f"comparing {name}: {found.nbytes >> 20} MB", self.verbosity)
+            say(f"comparing {name!r}: {found.nbytes >> 20} MB", self.verbosity)
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -65,7 +65,7 @@ def tolerances(folder: Path, ref: Mapping[str, Blocks], verbosity: int = -1) -> 
         if truth is None or tensor.size == 0 or tensor.dtype.kind not in "fc":
             continue
         if tensor.nbytes >= LARGE:
-            say(f"floor of {name}: {len(runs)} runs of {tensor.nbytes >> 20} MB", verbosity)
+            say(f"floor of {name!r}: {len(runs)} runs of {tensor.nbytes >> 20} MB", verbosity)
         truth, *runs = (as_real(held(one)) for one in (truth, *runs))
         if any(first_not_finite(one) is not None for one in (truth, *runs)):
             continue
@@ -73,7 +73,7 @@ def tolerances(folder: Path, ref: Mapping[str, Blocks], verbosity: int = -1) -> 
             words = ["as is", *(n for n, run in repeats.items() if name in run)]
             bounds[name] = tolerance_from_floor(measure_floor(truth, runs, words, channel_axis=1 if tensor.ndim == 4 else None))
         except ValueError as error:
-            raise UserError(f"{name} of {folder}: {error}; dump it again") from error
+            raise UserError(f"{name!r} of {folder}: {error}; dump it again") from error
     return bounds, Part(double, bounds), list(repeats)
 
 

@@ -22,7 +22,7 @@ from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import Result, TensorResult, check_row
 from alignment.runners import child
 from alignment.structure_diff import diff_structure
-from jt_nanodet.errors import UserError
+from jt_nanodet.errors import UserError, printable
 
 #: Where the sides' bundles lie in the output folder.
 BUNDLES, BACKWARD = "bundles", "backward"
@@ -293,7 +293,7 @@ def show(command: str, cand: Bundle, result: Result, tree: str | None) -> None:
         print(tree)
     for m in cand.header.extra["matches"]:
         if m["how"] in ("guess", "rename", "override"):
-            print(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})")
+            print(printable(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})"))
     show_divergence(result)
 
 
@@ -301,6 +301,6 @@ def show_divergence(result: Result) -> None:
     for what, found in (("", result.parts.get("first_divergence")), (" of the backward pass", result.parts.get("backward", {}).get("first_divergence"))):
         if not found:
             continue
-        print(f"first divergence{what}: {found['name']} ({found['kind']}): {found['hint'] or found['reason']}; {found['note']}")
+        print(printable(f"first divergence{what}: {found['name']} ({found['kind']}): {found['hint'] or found['reason']}; {found['note']}"))
         for cause in found["causes"]:
-            print(f"  possible cause: {cause}")
+            print(printable(f"  possible cause: {cause}"))

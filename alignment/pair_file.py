@@ -39,7 +39,7 @@ def check(spec: str) -> None:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError, OSError) as error:
-        raise UserError(f"{spec} cannot be read ({error}): mend it and run again") from error
+        raise UserError(f"{spec} cannot be read ({one_line(error)}): mend it and run again") from error
     for node in tree.body:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
@@ -68,7 +68,7 @@ def load(spec: str) -> Any:
             sys.path.insert(0, "")
             found = getattr(importlib.import_module(module), name)()
     except Exception as error:
-        raise UserError(f"{spec} cannot be loaded ({type(error).__name__}: {error}): mend it and run again") from error
+        raise UserError(f"{spec} cannot be loaded ({type(error).__name__}: {one_line(error)}): mend it and run again") from error
     get = (lambda n: found.get(n)) if isinstance(found, Mapping) else (lambda n: getattr(found, n, None))
     pair = SimpleNamespace(spec=spec, **{name: get(name) for name in (*NEEDED, *OPTIONAL)})
     lacking = [name for name in NEEDED if not callable(getattr(pair, name))]

@@ -18,6 +18,7 @@ from typing import Any
 
 from alignment.reasons import Reason
 from alignment.result import TensorResult, check_row
+from jt_nanodet.errors import printable
 
 HERE = "<--- *** HERE ***"
 #: Type names that mean the same module; every name maps to the one shown. Jittor has one class for Sequential and ModuleList.
@@ -257,7 +258,7 @@ def _label(path: str, kind: str | None, parameters: int) -> str:
     if kind is None:
         return ""
     depth, name = (path.count(".") + 1, path.rsplit(".", 1)[-1]) if path else (0, "(root)")
-    return f"{'  ' * depth}{name}: {kind}" + (f" [{parameters:,}]" if parameters else "")
+    return f"{'  ' * depth}{printable(name)}: {printable(kind)}" + (f" [{parameters:,}]" if parameters else "")
 
 
 def _show(value: Any) -> str:

@@ -36,6 +36,13 @@ def nearest(word: object, words: Iterable[object]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
+def printable(text: object) -> str:
+    """``text`` as one line for a terminal: what would break the line or move the cursor (line ends, escape sequences, marks of
+    direction) is written as an escape, so that a name out of somebody's file cannot pass for a line of ours.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
 def run_cli(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     """Run ``main(argv)`` and return its exit code; a failure of the user's becomes one line.
 
@@ -48,7 +55,7 @@ def run_cli(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -16,6 +16,8 @@ from alignment.result import write_json
 from jt_nanodet.errors import UserError
 
 MODULES = {"pytorch": "alignment.runners.torch_runner", "jittor": "alignment.runners.jittor_runner"}
+#: So many bytes of what a child printed last are looked at: a child of somebody else's code may print without end.
+LAST_WORDS = 4096
 ROOT = Path(__file__).resolve().parents[2]
 #: Packages whose source decides what a side computes.
 SOURCES = {"pytorch": ("torch_ref", "jt_nanodet", "alignment/runners"), "jittor": ("jt_nanodet", "alignment/runners")}
@@ -29,15 +31,15 @@ def run(side: str, tasks: list[Mapping[str, Any]], common: Mapping[str, Any], fo
     or when it is not done after `timeout` seconds.
     """
     job, report = prepare(side, tasks, common, folder, verbosity)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+    with tempfile.TemporaryFile() as log:
         # progress lines are shown as they come; standard output and a traceback are kept for the error message
         try:
             code = subprocess.run(command(side, job), stdin=subprocess.DEVNULL, stdout=log, stderr=None if verbosity >= 0 else log,
                                   env=environment(), check=False, timeout=timeout).returncode
         except subprocess.TimeoutExpired as error:
             raise UserError(f"the {side} side was not done after {timeout:g} s and was stopped: mend what hangs, or give more with --timeout") from error
-        log.seek(0)
-        output = log.read()
+        log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS))
+        output = log.read().decode("utf-8", errors="replace")
     if report.is_file():
         document = json.loads(report.read_text(encoding="utf-8"))
         if document.get("error"):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from alignment import pair_file, pairing
-from alignment.bundle import Bundle, BundleWriter, Header, array_sha256
+from alignment.bundle import TYPES, Bundle, BundleWriter, Header, array_sha256
 from alignment.noise import Floor, measure_floor
 from alignment.runners import child
 from alignment.runners.backend import call_name, rebuild, tensors_of
@@ -150,7 +150,11 @@ def plain_inputs(pair: Any, seed: int) -> Any:
     bad = [type(t).__module__ for t in tensors_of(value) if not isinstance(t, (np.ndarray, np.generic))]
     if bad or not tensors_of(value):
         raise UserError(f"inputs() of {pair.spec} must return NumPy arrays, alone or in tuples, lists and dicts{f', not what {bad[0]} makes' if bad else ''}: mend it")
-    return mapped(value, np.asarray)
+    value = mapped(value, np.asarray)
+    odd = [t.dtype for t in tensors_of(value) if t.dtype.name not in TYPES]
+    if odd:
+        raise UserError(f"inputs() of {pair.spec} gives an array of type {odd[0]}, and those that can be stored are {', '.join(TYPES)}: mend it")
+    return value
 
 
 def header(run: Run, task: dict[str, Any], weights: str, inputs: str, mode: str = "eval") -> Header:
