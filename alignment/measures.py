@@ -125,10 +125,13 @@ def ulp_distance(ref: np.ndarray, cand: np.ndarray) -> np.ndarray:
     def order(values: np.ndarray) -> np.ndarray:
         bits = np.ascontiguousarray(values).view(integer)
         # Negative floats count downwards from the sign bit; mirrored, the integers are in the floats' order.
-        mirrored = np.where(bits < 0, lowest - bits, bits)
-        return mirrored.astype(np.float64) if integer is np.int64 else mirrored.astype(np.int64)
+        return np.where(bits < 0, lowest - bits, bits)
 
-    return np.abs(order(ref) - order(cand))
+    one, other = order(ref), order(cand)
+    if integer is not np.int64:
+        return np.abs(one.astype(np.int64) - other.astype(np.int64))
+    # Two 64-bit numbers may lie further apart than 2**63: as unsigned ones their difference is exact, and only then a float.
+    return (np.maximum(one, other).view(np.uint64) - np.minimum(one, other).view(np.uint64)).astype(np.float64)
 
 
 def _ulp_quantile(near: np.ndarray, far: np.ndarray, size: int, share: float) -> float:
