@@ -166,7 +166,7 @@ def header(run: Run, task: dict[str, Any], weights: str, inputs: str, mode: str 
 def floor(truth: np.ndarray, runs: list[np.ndarray], names: list[str], channel_axis: int | None = 1) -> dict[str, Any] | None:
     if truth.size == 0 or not np.issubdtype(runs[0].dtype, np.floating) or any(r.shape != truth.shape or not np.isfinite(r).all() for r in (truth, *runs)):
         return None  # such a tensor is judged without a floor: exactly, or by its NaN
-    return dataclasses.asdict(measure_floor(truth, [np.ascontiguousarray(r) for r in runs], names, channel_axis=channel_axis if truth.ndim == 4 else None))
+    return dataclasses.asdict(measure_floor(truth, [np.asarray(r, order="C") for r in runs], names, channel_axis=channel_axis if truth.ndim == 4 else None))
 
 
 def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
