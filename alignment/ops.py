@@ -3,6 +3,7 @@
     python -m alignment.ops --output out                     the whole atlas
     python -m alignment.ops --family pool --output out       one family
     python -m alignment.ops --output out --expect reports/results/ops_atlas.json
+    python -m alignment.ops --output out --used-by my_port   which of my port's operators differ, by the recording; runs nothing
 
 A difference between the frameworks is what this command looks for, so it is a *finding* (`warn`), and the verdict says whether every case was run and
 judged. With ``--expect`` an entry that is not as the recording says fails.
@@ -18,7 +19,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from alignment.atlas import drive, pages
+from alignment.atlas import drive, pages, uses
 from alignment.atlas.judge import CRASHES, DIFFERS, EQUAL, MISSING, UNCLEAR, Judged, judge
 from alignment.atlas.table import FAMILIES, entries
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
@@ -29,6 +30,8 @@ from jt_nanodet.errors import UserError
 
 REASONS = {EQUAL: Reason.OK, DIFFERS: Reason.OPERATOR_DIFFERS, MISSING: Reason.OPERATOR_MISSING, CRASHES: Reason.OPERATOR_CRASHES, UNCLEAR: Reason.FLOOR_TOO_WIDE}
 
+#: What comes with the toolkit.
+RECORDING = Path(__file__).resolve().parents[1] / "reports" / "results" / "ops_atlas.json"
 #: Packages whose versions decide what an operator gives.
 PACKAGES = ("jittor", "torch", "numpy")
 
@@ -36,6 +39,8 @@ PACKAGES = ("jittor", "torch", "numpy")
 def main(argv: list[str]) -> int:
     """Run, judge, write result.json, atlas.md and atlas.html; with --record the compact recording."""
     arguments = parse(argv)
+    if arguments.used_by:
+        return used_by(arguments)
     wanted = entries(arguments.family, arguments.first, arguments.plain)
     recorded = pages.read_recording(arguments.expect) if arguments.expect else None
     folder = prepare_output(arguments.output)
@@ -64,6 +69,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--plain", action="store_true", help="ordinary inputs only, no edge inputs")
     parser.add_argument("--expect", metavar="FILE", type=Path, help="a recording; an entry with another outcome fails")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write the recording there")
+    parser.add_argument("--used-by", metavar="PATH", type=Path, help="a Jittor port, a file or a folder: which of its operators the recording (--expect, or the one that comes with "
+                        "the toolkit) knows to differ, and where; reads text and runs nothing")
     parser.add_argument("--workers", metavar="N", type=int, default=2, help="Jittor processes at a time (default: 2)")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=180, help="longest time for one case (default: 180)")
     arguments = parser.parse_args(argv)
@@ -73,6 +80,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError("the atlas knows no configuration and no seed of its own: leave out --config and --seed")
     if arguments.record and (arguments.family or arguments.first or arguments.plain):
         raise UserError("a recording holds the whole atlas: leave out --family, --first and --plain, or --record")
+    if arguments.used_by and (arguments.family or arguments.first or arguments.plain or arguments.record):
+        raise UserError("--used-by reads a recording and runs nothing: leave out --family, --first, --plain and --record, or --used-by")
     for name, least in (("first", 1), ("workers", 1), ("timeout", 1)):
         value = getattr(arguments, name)
         if value is not None and not least <= value <= 100_000:
@@ -109,6 +118,25 @@ def row(judged: Judged, recorded: dict[str, dict[str, str]] | None) -> TensorRes
             verdict, hint = Verdict.FAIL, f"recorded as {expected}, now {outcome}; {hint}"
             reason = Reason.STALE if outcome == EQUAL else reason
     return TensorResult(name, name, verdict, reason, Gate.BOUND, stage="operator", hint=hint, size=judged.cases)
+
+
+def used_by(arguments: argparse.Namespace) -> int:
+    """A row for every place of a port that uses an operator of the recording; it warns where the operator is known to differ and no ``# differs:`` stands there."""
+    document = pages.read_document(arguments.expect or RECORDING)
+    found, untried = uses.used(arguments.used_by, document)
+    folder = prepare_output(arguments.output)
+    result = Result("ops", versions=document["versions"])
+    for use, entries in found:
+        name = f"{use.file}:{use.line} {use.name}"
+        outcome = uses.worst(entries) if entries else EQUAL
+        hint = use.reason or "; ".join(f"{one['name']}: {pages.what(one)}" for one in entries)
+        verdict = Verdict.WARN if entries and not use.reason else Verdict.PASS
+        result.add(TensorResult(name, name, verdict, REASONS[outcome] if verdict is Verdict.WARN else Reason.OK, Gate.BOUND, stage="operator", hint=hint))
+        if verdict is Verdict.WARN and arguments.verbosity >= 0:
+            print(f"{use.file}:{use.line}: {use.name} {outcome}: {hint}")
+    for name, places in sorted(untried.items()):
+        result.leave_out(name, f"the atlas has no entry for it; used in {', '.join(places[:3])}{' and elsewhere' if len(places) > 3 else ''}")
+    return finish(result, folder, verbosity=arguments.verbosity)
 
 
 if __name__ == "__main__":

@@ -100,15 +100,22 @@ def common(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_sides(args: argparse.Namespace, folder: Path, overrides: dict[str, str]) -> dict[str, Any]:
     """Both sides' bundles, one process each; returns the runners' reports."""
-    reference, backward = str(folder / BUNDLES / "pytorch"), str(folder / BACKWARD / "pytorch")
     reports = {}
-    for side, given, more in (("pytorch", {}, {"reference": reference}), ("jittor", {"reference": reference, "layer_map": overrides}, {"backward": backward})):
+    for side in child.MODULES:
         say(f"{side}: {args.pair}", args.verbosity)
-        tasks = [{"kind": "pair", "output": str(folder / BUNDLES / side), **given}]
-        if getattr(args, "backward", False):
-            tasks.append({"kind": "pair_backward", "output": str(folder / BACKWARD / side), **given, **more})
-        reports[side] = child.run(side, tasks, common(args), folder, verbosity=args.verbosity, timeout=args.timeout)
+        asked = tasks(side, folder, overrides, backward=getattr(args, "backward", False))
+        reports[side] = child.run(side, asked, common(args), folder, verbosity=args.verbosity, timeout=args.timeout)
     return reports
+
+
+def tasks(side: str, folder: Path, overrides: dict[str, str], *, backward: bool) -> list[dict[str, Any]]:
+    """What the runner of `side` is asked to do; the reference must have run before the candidate."""
+    reference = {} if side == "pytorch" else {"reference": str(folder / BUNDLES / "pytorch"), "layer_map": overrides}
+    asked = [{"kind": "pair", "output": str(folder / BUNDLES / side), **reference}]
+    if backward:
+        more = {"reference": str(folder / BUNDLES / "pytorch")} if side == "pytorch" else {"backward": str(folder / BACKWARD / "pytorch")}
+        asked.append({"kind": "pair_backward", "output": str(folder / BACKWARD / side), **reference, **more})
+    return asked
 
 
 def judge_backward(folder: Path, ref: Bundle, cand: Bundle, result: Result) -> None:

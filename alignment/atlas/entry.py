@@ -106,17 +106,17 @@ class Entry:
 
 def names_in(source: str) -> set[str]:
     """``jt.X``, ``nn.X``, ``init.X``, ``optim.X`` and ``jt.a.X`` of a Python text, and methods as ``.X``."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute):
-            base = ast.unparse(node.value)
-            if base in ("jt", "nn", "init", "optim"):
-                found.add(f"{base}.{node.attr}")
-            elif base in ("jt.nn", "jt.init", "jt.optim", "jt.lr_scheduler"):
-                found.add(f"{base.removeprefix('jt.')}.{node.attr}")
-            else:
-                found.add(f".{node.attr}")
-    return found
+    return {operator_name(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+
+
+def operator_name(node: ast.Attribute) -> str:
+    """How the atlas writes an attribute: ``jt.topk``, ``nn.relu``, and ``.sum`` where the object is a value."""
+    base = ast.unparse(node.value)
+    if base in ("jt", "nn", "init", "optim"):
+        return f"{base}.{node.attr}"
+    if base in ("jt.nn", "jt.init", "jt.optim", "jt.lr_scheduler"):
+        return f"{base.removeprefix('jt.')}.{node.attr}"
+    return f".{node.attr}"
 
 
 def normal(*shape: int) -> str:

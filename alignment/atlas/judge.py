@@ -91,9 +91,9 @@ def judge(entry: Entry, torch: dict[str, dict[str, Any]], jittor: dict[str, dict
 
 
 def _sentence(error: dict[str, Any]) -> str:
-    """An exception in one line, without colours and without what Jittor says in every message."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", f"{error['type']}: {error['message']}")
-    return re.split(r"(?:\.\.\.)? Could you please report| \*{5}| >>>", text)[0].strip()
+    """An exception in one line: without colours, times, places of this machine, and what Jittor says in every message."""
+    text = re.sub(r"\x1b\[[0-9;]*m|\[f \d+ [^\]]*\] ", "", f"{error['type']}: {error['message']}")
+    return re.sub(r"(?<!\S)/\S*/", "", re.split(r"(?:\.\.\.)? Could you please report| \*{5}| >>>| \[JIT Source\]", text)[0].strip())
 
 
 def _case(judged: Judged, case: str, torch: dict[str, Any], jittor: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def _short(text: str) -> str:
     return text if len(text) <= TEXT else text[: TEXT - 1].rstrip() + "…"
 
 
-def _what(entry: dict[str, Any]) -> str:
+def what(entry: dict[str, Any]) -> str:
     """The finding to show, and which edges have one."""
     found = entry.get("findings", [])
     if not found:
@@ -93,7 +93,7 @@ def _table(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _findings(document: dict[str, Any]) -> dict[str, Any]:
-    rows = [[one["name"], one["outcome"], _what(one)] for one in document["entries"] if one["outcome"] != EQUAL]
+    rows = [[one["name"], one["outcome"], what(one)] for one in document["entries"] if one["outcome"] != EQUAL]
     return {"columns": ["operator", "outcome", "what Jittor gives"], "rows": rows or [["none", "", ""]], "note": about(document)}
 
 
@@ -106,19 +106,24 @@ def _counts(document: dict[str, Any]) -> dict[str, Any]:
     return {"columns": ["family", "operators", *OUTCOMES], "rows": rows, "note": f"{counted(document)}. {about(document)}"}
 
 
-def read_recording(path: Path) -> dict[str, dict[str, str]]:
-    """``family/name`` to its `outcome`, and to the outcome of its `plain` inputs alone. UserError when it cannot be read as a recording."""
+def read_document(path: Path) -> dict[str, Any]:
+    """The recording at `path`. UserError when it cannot be read as one."""
     again = f"make it with \"python -m alignment.ops --output out --record {path}\""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        found = {f"{one['family']}/{one['name']}": {"outcome": one["outcome"], "plain": max(one["forward"], one["gradient"], key=ORDER.index)} for one in document["entries"]}
+        whole = all(isinstance(one[key], str) for one in document["entries"] for key in ("family", "name", "jittor", "outcome", "forward", "gradient"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {again}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no recording of the atlas ({error}): {again}") from None
-    if document.get("schema_version") != SCHEMA_VERSION or not found:
+    if document.get("schema_version") != SCHEMA_VERSION or not document["entries"] or not whole:
         raise UserError(f"{path} is a recording of another version, or empty: {again}")
-    return found
+    return document
+
+
+def read_recording(path: Path) -> dict[str, dict[str, str]]:
+    """``family/name`` to its `outcome`, and to the outcome of its `plain` inputs alone. UserError when it cannot be read as a recording."""
+    return {f"{one['family']}/{one['name']}": {"outcome": one["outcome"], "plain": max(one["forward"], one["gradient"], key=ORDER.index)} for one in read_document(path)["entries"]}
 
 
 def write(folder: Path, document: dict[str, Any]) -> None:

@@ -14,11 +14,11 @@ def conv(name: str, options: str = "", weight: tuple[int, ...] = (6, 4, 3, 3), b
 
 
 def module(name: str, arguments: str, weight: tuple[int, ...], x: tuple[int, ...], edges: tuple[str, ...] = ()) -> Entry:
-    """The module, its weights replaced by the drawn ones."""
+    """The module, its weights replaced by the drawn ones. Jittor's Conv1d computes with the bias of a layer inside it, so that is the one to replace."""
     kind = f"nn.Conv{len(x) - 2}d"
     dim = len(x) - 2
     call = arguments.split(", ", 3)[3] if arguments.count(", ") > 2 else ""
-    return Entry(f"{kind}, {name}", f"F.conv{dim}d(x, w, b{call and ', '}{call})", f"m = {kind}({arguments})\nm.weight, m.bias = w, b\nm(x)",
+    return Entry(f"{kind}, {name}", f"F.conv{dim}d(x, w, b{call and ', '}{call})", f"m = {kind}({arguments})\nm.weight, {'m._conv[0]' if dim == 1 else 'm'}.bias = w, b\nm(x)",
                  {"x": normal(*x), "w": normal(*weight), "b": normal(weight[0])}, edges=edges)
 
 
@@ -49,6 +49,8 @@ ENTRIES = [
     Entry("conv2d, wrong number of channels", "F.conv2d(x, w)", inputs={"x": normal(1, 3, 5, 5), "w": normal(2, 2, 3, 3)}, refused=True),
     module("3", "4, 6, 3, stride=2, padding=1", (6, 4, 3), (2, 4, 9)),
     module("groups 2", "4, 6, 3, padding=1, groups=2", (6, 2, 3), (2, 4, 9)),
+    Entry("nn.Conv1d, another bias put in place", "m = nn.Conv1d(4, 6, 3)\ndel m.weight, m.bias\nm.weight, m.bias = w, b\nm(x)", "m = nn.Conv1d(4, 6, 3)\nm.weight, m.bias = w, b\nm(x)",
+          {"x": normal(2, 4, 9), "w": normal(6, 4, 3), "b": normal(6)}),
     Entry("conv3d, 3x3x3", "F.conv3d(x, w, b)", inputs={"x": normal(1, 2, 5, 4, 5), "w": normal(3, 2, 3, 3, 3), "b": normal(3)}),
     Entry("conv3d, stride 2, padding 1", "F.conv3d(x, w, b, stride=2, padding=1)", inputs={"x": normal(1, 2, 5, 4, 5), "w": normal(3, 2, 3, 3, 3), "b": normal(3)}),
     Entry("conv3d, groups 2", "F.conv3d(x, w, b, groups=2)", inputs={"x": normal(1, 4, 4, 4, 4), "w": normal(4, 2, 2, 2, 2), "b": normal(4)}),

@@ -16,10 +16,10 @@ def steps(name: str, torch: str, jittor: str = "", between: tuple[str, str] = ("
     return Entry(name, theirs, ours, INPUTS, grad=())
 
 
-def rates(name: str, torch: str, jittor: str = "", count: int = 12) -> Entry:
-    """The rate before each step. The optimiser is SGD at 0.4."""
+def rates(name: str, torch: str, jittor: str = "", count: int = 12, early: bool = False) -> Entry:
+    """The rate before each step. The optimiser is SGD at 0.4; `early`: Jittor's schedule is asked once before the first step."""
     theirs = f"p = torch.nn.Parameter(torch.zeros(1))\no = optim.SGD([p], 0.4)\ns = optim.lr_scheduler.{torch}\nfound = []\nfor k in range({count}):\n    found.append(o.param_groups[0]['lr'])\n    o.step()\n    s.step({'1.0' if 'Plateau' in torch else ''})\n[np.float64(v) for v in found]"
-    ours = f"o = optim.SGD([jt.zeros(1)], 0.4)\ns = {jittor or 'jt.lr_scheduler.' + torch}\nfound = []\nfor k in range({count}):\n    found.append(o.lr if o.param_groups[0].get('lr') is None else o.param_groups[0]['lr'])\n    s.step({'1.0' if 'Plateau' in torch else ''})\n[np.float64(v) for v in found]"
+    ours = f"o = optim.SGD([jt.zeros(1)], 0.4)\ns = {jittor or 'jt.lr_scheduler.' + torch}\n{'s.step()' + chr(10) if early else ''}found = []\nfor k in range({count}):\n    found.append(o.lr if o.param_groups[0].get('lr') is None else o.param_groups[0]['lr'])\n    s.step({'1.0' if 'Plateau' in torch else ''})\n[np.float64(v) for v in found]"
     return Entry(name, theirs, ours, smooth=False)
 
 
@@ -44,6 +44,8 @@ ENTRIES = [
     rates("ExponentialLR", "ExponentialLR(o, 0.8)"),
     rates("CosineAnnealingLR", "CosineAnnealingLR(o, 8, 0.01)"),
     rates("CosineAnnealingLR, within its period", "CosineAnnealingLR(o, 8, 0.01)", count=8),
+    *(rates(f"{call.partition('(')[0]}, asked once before the first step", call, early=True, count=8)
+      for call in ("MultiStepLR(o, [2, 5], 0.5)", "ExponentialLR(o, 0.8)", "CosineAnnealingLR(o, 8, 0.01)")),
     rates("LambdaLR", "LambdaLR(o, lambda k: 1 / (k + 1))", "optim.LambdaLR(o, lambda k: 1 / (k + 1))"),
     rates("ReduceLROnPlateau", "ReduceLROnPlateau(o, 'min', 0.5, 2)"),
     rates("LinearLR", "LinearLR(o, 0.1, 1.0, 5)"),

@@ -33,7 +33,7 @@ ENTRIES = [
     again("randn", "torch.randn(9)", "jt.randn(9)"),
     again("randperm", "torch.randperm(9)", "jt.randperm(9)"),
     again("dropout", "F.dropout(torch.ones(99), 0.3, True)", "nn.dropout(jt.ones(99), 0.3, True)"),
-    Entry("rand, the numbers of seed 0", "torch.rand(4)", smooth=False),
-    Entry("randn, the numbers of seed 0", "torch.randn(4)", smooth=False),
+    Entry("rand, the numbers of seed 0", "torch.rand(4, dtype=torch.float32)", "jt.rand(4)", smooth=False),
+    Entry("randn, the numbers of seed 0", "torch.randn(4, dtype=torch.float32)", "jt.randn(4)", smooth=False),
     Entry("randperm, the numbers of seed 0", "torch.randperm(9)", smooth=False),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignment.atlas.entry import Entry, integers, normal
+from alignment.atlas.entry import Entry, integers, normal, uniform
 
 EDGES = ("nan", "inf", "huge", "strided", "empty", "0-d")
 
@@ -17,6 +17,8 @@ ENTRIES = [
     over("sum, keepdim", "x.sum(dim=0, keepdim=True)", "x.sum(dim=0, keepdims=True)"),
     over("sum, keepdim by PyTorch's name", "x.sum(dim=0, keepdim=True)"),
     over("sum, two dims", "x.sum(dim=(0, 2))", x=normal(3, 4, 2)),
+    over("sum, two dims by Jittor's word", "x.sum(dim=(0, 2))", "x.sum(dims=(0, 2))", x=normal(3, 4, 2)),
+    over("mean, two dims by Jittor's word", "x.mean(dim=(0, 2), keepdim=True)", "x.mean(dims=(0, 2), keepdims=True)", x=normal(3, 4, 2)),
     over("sum of a million equal numbers", "x.sum()", x="np.full(1 << 20, 0.1, 'float32')", grad=()),
     over("sum, cancelling", "x.sum()", x="np.array([1e8, 1, -1e8, 1], 'float32')", grad=()),
     over("mean", "x.mean()", edges=EDGES),
@@ -47,14 +49,18 @@ ENTRIES = [
     over("cumsum", "torch.cumsum(x, dim=1)", edges=("nan", "inf", "strided", "empty")),
     over("cumsum, first", "torch.cumsum(x, dim=0)"),
     over("cumprod", "torch.cumprod(x, dim=1)", edges=("ties",)),
+    over("cumprod, positive numbers", "torch.cumprod(x, dim=1)", x=uniform(0.2, 2, 3, 4)),
     over("any, all", "(x > 0).any(), (x > 0).all()", grad=(), edges=("nan", "empty")),
     over("any, all, dim", "(x > 0).any(dim=1), (x > 0).all(dim=1)", grad=()),
     over("count_nonzero", "torch.count_nonzero(x)", "(x != 0).sum()", grad=(), edges=("ties",)),
     over("sum of booleans", "(x > 0).sum()", grad=()),
     over("sum of large int32", "x.sum()", x="np.full(4, 2**30, 'int32')"),
     over("mean of integers", "x.float().mean()", "x.mean()", x=integers(9, 5)),
-    over("median, odd", "x.median(dim=1).values", "jt.median(x, dim=1)[0]", x=normal(3, 5), edges=("nan", "ties")),
-    over("median, even", "x.median(dim=1).values", "jt.median(x, dim=1)[0]"),
+    over("median, odd", "x.median(dim=1).values", "jt.median(x, dim=1)", x=normal(3, 5), edges=("nan", "ties")),
+    over("median, even", "x.median(dim=1).values", "jt.median(x, dim=1)"),
+    over("median, first dimension", "x.median(dim=0).values", "jt.median(x, dim=0)"),
+    over("median of all", "x.median()", "jt.median(x)", x=normal(3, 5)),
+    over("median, what it returns", "tuple(x.median(dim=1))", "r = jt.median(x, dim=1)\n(r if isinstance(r, tuple) else (r,))", grad=()),
     over("nansum", "torch.nansum(x)", edges=("nan",)),
     over("histc", "torch.histc(x, 4, -2, 2)", grad=()),
 ]
