@@ -80,20 +80,26 @@ def test_the_64_recorded_samples(shared, golden_dir, repository):
             assert difference == 0, name
 
 
+#: What `draw_matrix` asks its random source with these limits, in upstream's order.
+SHAPE_DRAWS = [(-0.0005, 0.0005)] * 2 + [(0.6, 1.4), (0.8, 1.2), (0.7, 1.3), (-10, 10), (-5, 5), (-5, 5), "random", (0.3, 0.7), (0.3, 0.7)]
+
+
 def test_order_of_the_shape_draws():
     rng = Recorder()
     transforms.draw_matrix(ALL, (90, 60), rng)
-    assert rng.asked == [(-0.0005, 0.0005)] * 2 + [
-        (0.6, 1.4),
-        (0.8, 1.2),
-        (0.7, 1.3),
-        (-10, 10),
-        (-5, 5),
-        (-5, 5),
-        "random",
-        (0.3, 0.7),
-        (0.3, 0.7),
-    ]
+    assert rng.asked == SHAPE_DRAWS
+
+
+@pytest.mark.parametrize("name", ["scale_matrix", "rotation_matrix", "flip_matrix"])
+def test_an_augmentation_drawn_twice_is_seen(name, monkeypatch):
+    """Planted: one of the numbers is drawn once more than upstream draws it. The order of the draws tells, and so does every number drawn after it."""
+    honest = getattr(warp, name)
+    right = transforms.draw_matrix(ALL, (90, 60), random.Random(0))
+    monkeypatch.setattr(warp, name, lambda amount, rng: (honest(amount, rng), honest(amount, rng))[1])
+    rng = Recorder()
+    transforms.draw_matrix(ALL, (90, 60), rng)
+    assert len(rng.asked) == len(SHAPE_DRAWS) + 1 and rng.asked != SHAPE_DRAWS
+    assert np.abs(transforms.draw_matrix(ALL, (90, 60), random.Random(0)) - right).max() > 1e6 * MATRIX_BOUND
 
 
 def test_shape_numbers_are_drawn_even_when_they_do_nothing():
