@@ -51,7 +51,11 @@ class Partner:
         """The next line of JSON; anything else (a library talking, a traceback) is kept for the error message."""
         for line in self.process.stdout:
             if line.startswith("{"):
-                return json.loads(line)
+                try:
+                    return json.loads(line)
+                except ValueError as error:  # something else wrote into it, or the process was cut off
+                    raise UserError(f"an answer of the {self.side} side broke off or was written into after {len(line)} characters, so its step is lost; "
+                                    f"what that side said is in {self.log.name}; type the command again") from error
             self.tail = [*self.tail[-3:], line.strip()]
         self.process.wait()
         error = json.loads(self.report.read_text(encoding="utf-8")).get("error") if self.report.is_file() else None
