@@ -19,9 +19,9 @@ MAX_CELL = 300
 _SPECIAL = re.compile(r"([\\`*_\[\]!|~]|^[#+>=-])")
 
 
-def text(value: str) -> str:
-    """`value` as inert Markdown text of at most MAX_CELL characters."""
-    value = value if len(value) <= MAX_CELL else value[: MAX_CELL - 1] + "…"
+def text(value: str, limit: int | None = MAX_CELL) -> str:
+    """`value` as inert Markdown text of at most `limit` characters; None: whole."""
+    value = value if limit is None or len(value) <= limit else value[: limit - 1] + "…"
     value = value.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
     # "www." and "https://" would become links; a zero-width break is invisible and stops that.
     value = re.sub(r"(?i)(www)\.|(https?|ftp):", lambda m: f"{m.group(1) or m.group(2)}&#8203;{m.group()[-1]}", value)

@@ -96,7 +96,7 @@ def build(results: Path, file: str, name: str, chinese: bool) -> str:
             table.columns = [ZH.get(column, column) for column in table.columns]
     if not table.columns or not table.rows or any(len(row) != len(table.columns) for row in table.rows):
         raise UserError(f"table {name!r} of reports/results/{file} is empty or ragged; measure it again")
-    return markdown.table(table) + (f"\n\n{markdown.text(note)}" if note else "")
+    return markdown.table(table) + (f"\n\n{markdown.text(note, limit=None)}" if note else "")
 
 
 def update(text: str, results: Path, chinese: bool) -> str:

@@ -31,6 +31,13 @@ def test_fills_checks_and_is_stable(root, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
+def test_a_long_note_is_shown_whole(root):
+    note = "measured while the machine had other work: " + "x" * 500
+    put(root / "reports" / "results" / "speed.json", {"tables": {"cold": {"columns": ["a"], "rows": [["b"]], "note": note}}})
+    readme_tables.main(["--root", str(root)])
+    assert f"\n\n{note}\n<!-- /table -->" in (root / "README.md").read_text()
+
+
 def test_a_changed_result_makes_it_stale(root):
     readme_tables.main(["--root", str(root)])
     put(root / "reports" / "results" / "speed.json", {"tables": {"cold": {"columns": ["a"], "rows": [["b"]]}}})
