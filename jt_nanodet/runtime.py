@@ -128,7 +128,8 @@ def setup(
         environment["OMP_NUM_THREADS"] = str(threads)  # read once, when OpenMP is loaded
     os.environ.update(environment)
 
-    cache, built = _import_jittor(home, device, environment)
+    with runtime_machine.idle_threads_sleep():
+        cache, built = _import_jittor(home, device, environment)
     import jittor as jt
 
     if not fast_math:

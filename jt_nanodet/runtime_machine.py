@@ -1,6 +1,6 @@
 """What Jittor needs from the machine: packages, compiler, Python's headers, a place to write, cores.
 
-Nothing here imports a framework or changes the environment; ``runtime`` and ``doctor`` both ask.
+Nothing here imports a framework or changes the environment for good; ``runtime`` and ``doctor`` both ask.
 """
 
 from __future__ import annotations
@@ -13,11 +13,32 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from jt_nanodet.errors import UserError
 
 JITTOR_VERSION = "1.3.11.0"
+
+#: How often an idle thread of GNU OpenMP looks for work before it sleeps. Its own number is 300,000: 9 ms of spinning after every kernel at 30 ns a
+#: look, which other processes on the same cores pay for (docs/performance.md).
+IDLE_LOOKS = "1000"
+
+
+@contextlib.contextmanager
+def idle_threads_sleep() -> Iterator[None]:
+    """An OpenMP library that is loaded within lets its idle threads sleep soon; OMP_WAIT_POLICY and GOMP_SPINCOUNT of the user's count more.
+
+    The library reads its settings once, when it is loaded. They are taken back, so that no child process inherits them.
+    """
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = IDLE_LOOKS
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]
 
 
 def check_packages() -> None:

@@ -54,6 +54,32 @@ def test_quiet_and_right_on_normal_use(built: None) -> None:
     assert [line for line in done.stderr.splitlines() if line.strip() and "Compiling Operators" not in line] == []
 
 
+BURNED = """
+import ctypes, os, time
+from jt_nanodet import runtime
+runtime.setup(threads=2)
+gomp, work = ctypes.CDLL("libgomp.so.1"), ctypes.CDLL(None).getpid
+spent = 0.0
+for _ in range(20):
+    gomp.GOMP_parallel(ctypes.cast(work, ctypes.c_void_p), None, 2, 0)
+    before = time.process_time()
+    time.sleep(0.02)
+    spent += time.process_time() - before
+print(spent, "GOMP_SPINCOUNT" in os.environ)
+"""
+
+
+@pytest.mark.jittor
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: GNU OpenMP is looked at on Linux only")
+@pytest.mark.parametrize(("looks", "least", "most"), [("", 0.0, 0.04), ("100000000", 0.08, 1.0)])
+def test_idle_threads_sleep_between_kernels(built: None, looks: str, least: float, most: float) -> None:
+    """Processor time while nothing is computed, 20 times 20 ms; the second case is the twin that must burn it, and shows that the user's setting counts."""
+    done = run(BURNED, GOMP_SPINCOUNT=looks, OMP_WAIT_POLICY="")
+    spent, left = done.stdout.split()
+    assert least <= float(spent) < most, done.stderr
+    assert left == str(bool(looks))  # what other processes inherit is the user's setting alone
+
+
 @pytest.mark.jittor
 def test_sticky_home_is_neither_used_nor_changed(built: None, tmp_path: Path) -> None:
     config = tmp_path / ".cache" / "jittor" / "config.json"

@@ -27,7 +27,7 @@ class Net {
     std::vector<Planes> bound;  // every step's planes in this arena
   };
   std::vector<std::unique_ptr<Worker>> workers_;
-  Barrier barrier_;
+  Stages stages_;
 
  public:
   std::vector<double> step_seconds;  // filled where a run is profiled
@@ -68,35 +68,53 @@ class Net {
     threads = std::max(1, threads);
     while (static_cast<int>(workers_.size()) < threads) workers_.push_back(std::make_unique<Worker>());
     bind(*workers_[0]);  // whose arena also serves the whole team
-    auto answer = [&](int i) {
-      const size_t row = static_cast<size_t>(i) * priors_;
-      return Answer{raw ? raw + row * outputs_ : nullptr, decoded ? decoded + row * (4 + classes_) : nullptr, classes_, bins_,
-                    static_cast<float>(height_), static_cast<float>(width_)};
-    };
-    const size_t image = static_cast<size_t>(inputs_) * height_ * width_;
-#pragma omp parallel num_threads(threads)
-    {
-      const int rank = omp_get_thread_num(), members = omp_get_num_threads();
-      Worker& worker = *workers_[rank];
-      // as many images as fill the team are computed whole by one member each; the rest by all members together
-      const int alone = members == 1 ? 0 : count / members * members;
-      if (alone) {
-        bind(worker);
-        for (int i = rank; i < alone; i += members)
-          for (size_t k = 0; k < steps_.size(); k++) step(k, worker.bound[k], Member{0, 1}, worker, images + i * image, answer(i));
-        barrier_.wait(members);  // worker 0's arena serves the team next
-      }
-      for (int i = alone; i < count; i++)
-        for (size_t k = 0; k < steps_.size(); k++) {
-          const double started = profile && rank == 0 ? seconds() : 0.0;
-          step(k, workers_[0]->bound[k], Member{rank, members}, worker, images + i * image, answer(i));
-          barrier_.wait(members);
-          if (profile && rank == 0) step_seconds[k] += seconds() - started;
-        }
-    }
+    const Batch batch{images, raw, decoded};
+    // as many images as fill the team are computed whole by one member each; the rest by all members together
+    const int alone = threads == 1 ? 0 : count / threads * threads;
+    if (alone) each_by_one(batch, alone, threads);
+    if (alone < count) each_by_all(batch, alone, count, threads, profile);
   }
 
  private:
+  struct Batch {
+    const float* images;
+    float *raw, *decoded;
+  };
+
+  const float* image(const Batch& batch, int i) const { return batch.images + static_cast<size_t>(i) * inputs_ * height_ * width_; }
+  Answer answer(const Batch& batch, int i) const {
+    const size_t row = static_cast<size_t>(i) * priors_;
+    return Answer{batch.raw ? batch.raw + row * outputs_ : nullptr, batch.decoded ? batch.decoded + row * (4 + classes_) : nullptr, classes_, bins_,
+                  static_cast<float>(height_), static_cast<float>(width_)};
+  }
+
+  void each_by_one(const Batch& batch, int count, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int i = 0; i < count; i++) {
+      Worker& worker = *workers_[omp_get_thread_num()];
+      bind(worker);
+      for (size_t k = 0; k < steps_.size(); k++) step(k, worker.bound[k], Member{0, 1}, worker, image(batch, i), answer(batch, i));
+    }
+  }
+
+  // In the arena of worker 0, each step a stage. Profiled: adds each step's seconds.
+  void each_by_all(const Batch& batch, int first, int count, int threads, bool profile) {
+    std::vector<double> ends(profile ? (count - first) * steps_.size() : 0);
+    double started = seconds();
+    stages_.start(threads, profile ? ends.data() : nullptr);
+#pragma omp parallel num_threads(threads)
+    {
+      const int rank = omp_get_thread_num();
+      int stage = 0;
+      for (int i = first; i < count; i++)
+        for (size_t k = 0; k < steps_.size(); k++)
+          stages_.run(++stage, rank, [&](int share) {
+            step(k, workers_[0]->bound[k], Member{share, threads}, *workers_[rank], image(batch, i), answer(batch, i));
+          });
+    }
+    for (size_t i = 0; i < ends.size(); started = ends[i++]) step_seconds[i % steps_.size()] += ends[i] - started;
+  }
+
   void bind(Worker& worker) {
     if (!worker.bound.empty()) return;
     float* arena = worker.planes.at_least(arena_floats_ + 256);
