@@ -138,17 +138,23 @@ class Builder:
         both, half = left + right, len(left)
         return tuple(both[i % 2 * half + i // 2] for i in range(2 * half)), high, wide  # concatenated, then shuffled in two groups
 
-    def backbone(self, net: ShuffleNetV2) -> list[tuple]:
+    def reduced(self, net: ShuffleNetV2, fpn: GhostPAN) -> list[tuple]:
+        """The backbone's features through the neck's first layers, each as soon as it is there and still in the cache."""
         if not isinstance(net, ShuffleNetV2):
             raise Unsupported(f"backbone is a {type(net).__name__}, which the engine does not know")
+        if not isinstance(fpn, GhostPAN):
+            raise Unsupported(f"fpn is a {type(fpn).__name__}, which the engine does not know")
         x, found = self.stem(net), []
         for number in (2, 3, 4):
             for name, block in getattr(net, f"stage{number}").layers.items():
                 path = f"backbone.stage{number}.{name}"
                 x = self.shuffle_block(x, path, block) if isinstance(block, ShuffleV2Block) else self.chain(x, of_sequence(path, block))
             if number in net.out_stages:
-                found.append(x)
+                found.append(self.part(x, fpn, "reduce_layers", len(found)))
         return found
+
+    def part(self, x: tuple, fpn: GhostPAN, name: str, i: int, residual: Planes = ()) -> tuple:
+        return self.chain(x, of_conv_module(f"fpn.{name}.{i}", getattr(fpn, name)[i]), residual)
 
     def ghost_module(self, x: tuple, path: str, module: nn.Module) -> tuple:
         primary, high, wide = self.chain(x, of_sequence(f"{path}.primary_conv", module.primary_conv))
@@ -174,24 +180,17 @@ class Builder:
         self.plan.steps.append(Step("upsample", "fpn.upsample", height, width, planes, out))
         return out, 2 * height, 2 * width
 
-    def neck(self, fpn: GhostPAN, features: list[tuple]) -> list[tuple]:
-        if not isinstance(fpn, GhostPAN):
-            raise Unsupported(f"fpn is a {type(fpn).__name__}, which the engine does not know")
-
-        def part(x: tuple, name: str, i: int, residual: Planes = ()) -> tuple:
-            return self.chain(x, of_conv_module(f"fpn.{name}.{i}", getattr(fpn, name)[i]), residual)
-
-        reduced = [part(x, "reduce_layers", i) for i, x in enumerate(features)]
+    def neck(self, fpn: GhostPAN, reduced: list[tuple]) -> list[tuple]:
         inner = [reduced[-1]]
         for i, block in enumerate(fpn.top_down_blocks):
             joined = joined_maps(self.upsample(inner[0], fpn.upsample), reduced[fpn.levels - 2 - i])
             inner.insert(0, self.ghost_blocks(joined, f"fpn.top_down_blocks.{i}", block))
         outs = [inner[0]]
         for i, block in enumerate(fpn.bottom_up_blocks):
-            outs.append(self.ghost_blocks(joined_maps(part(outs[-1], "downsamples", i), inner[i + 1]), f"fpn.bottom_up_blocks.{i}", block))
+            outs.append(self.ghost_blocks(joined_maps(self.part(outs[-1], fpn, "downsamples", i), inner[i + 1]), f"fpn.bottom_up_blocks.{i}", block))
         for i in range(len(fpn.extra_lvl_in_conv)):
-            first = part(reduced[-1], "extra_lvl_in_conv", i)
-            outs.append(part(outs[-1], "extra_lvl_out_conv", i, first[0]))
+            first = self.part(reduced[-1], fpn, "extra_lvl_in_conv", i)
+            outs.append(self.part(outs[-1], fpn, "extra_lvl_out_conv", i, first[0]))
         return outs
 
     def head(self, head: NanoDetPlusHead, pyramid: list[tuple], cfg) -> None:
@@ -227,5 +226,5 @@ def _pair(value) -> tuple:
 def build(model, height: int, width: int) -> Plan:
     """The plan of a NanoDetPlus on inputs of this size, with its weights as they are now. Raises Unsupported."""
     builder = Builder(height, width)
-    builder.head(model.head, builder.neck(model.fpn, builder.backbone(model.backbone)), model.cfg.head)
+    builder.head(model.head, builder.neck(model.fpn, builder.reduced(model.backbone, model.fpn)), model.cfg.head)
     return builder.plan

@@ -38,6 +38,7 @@ static inline void pw_tile(const float* const* in, int inputs, size_t at, const 
     }
 }
 
+// Channels [c0, c1) of NV vectors of pixels from `at` on.
 template <int NV> static void pw_columns(const Step& s, const Planes& m, size_t at, int c0, int c1) {
   const int inputs = static_cast<int>(m.input.size());
   for (int c = c0; c < c1; c += PW_CHANNELS) {
@@ -55,20 +56,19 @@ template <int NV> static void pw_columns(const Step& s, const Planes& m, size_t 
   }
 }
 
+// The plane is cut into tiles of nearly equal size, all channels of a tile before the next: its input stays in the cache. A member gets whole tiles,
+// whose pixels it will use next, and of the tile at each end as many blocks of channels as make the shares equal.
 static void pointwise(const Step& s, const Planes& m, Member me) {
   const int vectors = (s.height * s.width + WIDTH - 1) / WIDTH, channels = static_cast<int>(m.output.size());
-  int v0 = 0, v1 = vectors, c0 = 0, c1 = channels;
-  if (vectors >= 6 * me.members) {  // pixels stay with the member that will use them next
-    v0 = me.from(vectors), v1 = me.to(vectors);
-  } else {
-    const int blocks = (channels + PW_CHANNELS - 1) / PW_CHANNELS;
-    c0 = me.from(blocks) * PW_CHANNELS, c1 = std::min(channels, me.to(blocks) * PW_CHANNELS);
-  }
-  const int n = v1 - v0, tiles = (n + PW_VECTORS - 1) / PW_VECTORS;
-  for (int i = 0; i < tiles; i++) {  // tiles of nearly equal size, all channels of a tile before the next: its input stays in the L1 cache
-    const int a = v0 + n * i / tiles, z = v0 + n * (i + 1) / tiles;
+  const int tiles = (vectors + PW_VECTORS - 1) / PW_VECTORS, blocks = (channels + PW_CHANNELS - 1) / PW_CHANNELS;
+  const int from = me.from(vectors * blocks), to = me.to(vectors * blocks);  // in vectors times blocks, tile by tile
+  for (int i = 0; i < tiles; i++) {
+    const int a = vectors * i / tiles, n = vectors * (i + 1) / tiles - a;
+    auto block = [&](int position) { return std::max(0, std::min(blocks, (position - a * blocks) / n)); };
+    const int c0 = block(from) * PW_CHANNELS, c1 = std::min(channels, block(to) * PW_CHANNELS);
+    if (c0 >= c1) continue;
     const size_t at = static_cast<size_t>(a) * WIDTH;
-    switch (z - a) {
+    switch (n) {
       case 1: pw_columns<1>(s, m, at, c0, c1); break;
       case 2: pw_columns<2>(s, m, at, c0, c1); break;
       case 3: pw_columns<(PW_VECTORS >= 3 ? 3 : 1)>(s, m, at, c0, c1); break;
