@@ -21,7 +21,7 @@ from typing import Any
 
 from alignment import dumps_cost
 from alignment.cli import run_cli, say
-from alignment.report import processor
+from alignment.report_top import processor
 from alignment.result import write_json
 from jt_nanodet.errors import UserError
 

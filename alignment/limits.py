@@ -25,7 +25,7 @@ import numpy as np
 
 from alignment.cli import run_cli, say
 from alignment.cost import ROOT, shown
-from alignment.report import processor
+from alignment.report_top import processor
 from alignment.result import write_json
 from jt_nanodet.errors import UserError
 

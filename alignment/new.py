@@ -15,6 +15,7 @@ TEMPLATE = '''"""A pair of models for `--pair`: replace the two small ones by yo
     python -m alignment.structure --pair {name} --output out
     python -m alignment.layers --pair {name} --output out
     python -m alignment.layers --pair {name} --backward --output out
+    python -m alignment.train --pair {name} --output out
 """
 
 import numpy as np
@@ -27,14 +28,14 @@ def build_reference():
     import torch
 
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1))
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1))
 
 
 def build_candidate():
-    """The port: a jittor.nn.Module."""
+    """The port: a jittor.nn.Module. (Jittor's own BatchNorm keeps another running variance than PyTorch's: docs/examples/resnet.py has one that does not.)"""
     from jittor import nn
 
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
 
 
 def inputs(seed):
@@ -48,7 +49,7 @@ def inputs(seed):
 
 
 # def loss(outputs):
-#     """One number of either framework, for --backward; without it every floating output counts, with seeded weights."""
+#     """One number of either framework, for --backward and train; without it every floating output counts, with seeded weights or goals."""
 #     return (outputs * outputs).mean()
 '''
 

@@ -24,7 +24,7 @@ from alignment.atlas.judge import CRASHES, DIFFERS, EQUAL, MISSING, UNCLEAR, Jud
 from alignment.atlas.table import FAMILIES, entries
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.reasons import Gate, Reason, Verdict
-from alignment.report import processor
+from alignment.report_top import processor
 from alignment.result import Result, TensorResult, write_json
 from jt_nanodet.errors import UserError
 

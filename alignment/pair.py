@@ -63,13 +63,9 @@ def main(argv: list[str], command: str) -> int:
     overrides = read_layer_map(args.layer_map)
     folder = prepare_output(args.output)
     run_sides(args, folder, overrides)
-    ref, cand = (Bundle.open(folder / BUNDLES / side) for side in child.MODULES)
-    result = Result(command, device=args.device, seeds={"seed": args.seed}, versions={**ref.header.versions, **cand.header.versions})
-    result.hashes = {"pair": ref.header.config_sha256, "weights": ref.header.weights_sha256, "inputs": ref.header.inputs_sha256}
-    result.parts = {"pair": args.pair, "matches": cand.header.extra["matches"]}
+    ref, cand, result = opened(command, folder)
+    result.parts = {"pair": args.pair, **result.parts}
     tree = None
-    for objection in comparable(ref, cand):
-        result.object(objection.reason, objection.text)
     if not result.objections:
         tree = judge(command, ref, cand, result)
         if getattr(args, "backward", False):
@@ -96,6 +92,17 @@ def common(args: argparse.Namespace) -> dict[str, Any]:
     """What every task of the runners is given."""
     place = str(Path(args.pair).resolve()) if pair_file.is_file(args.pair) else args.pair
     return {"pair": place, "device": args.device, "seed": args.seed, "threads": args.threads}
+
+
+def opened(command: str, folder: Path) -> tuple[Bundle, Bundle, Result]:
+    """Both sides' bundles, and a result without rows that says what they are and why they may not be compared."""
+    ref, cand = (Bundle.open(folder / BUNDLES / side) for side in child.MODULES)
+    result = Result(command, device=ref.header.device, seeds={"seed": ref.header.seed}, versions={**ref.header.versions, **cand.header.versions})
+    result.hashes = {"pair": ref.header.config_sha256, "weights": ref.header.weights_sha256, "inputs": ref.header.inputs_sha256}
+    result.parts = {"matches": cand.header.extra["matches"]}
+    for objection in comparable(ref, cand):
+        result.object(objection.reason, objection.text)
+    return ref, cand, result
 
 
 def run_sides(args: argparse.Namespace, folder: Path, overrides: dict[str, str]) -> dict[str, Any]:
@@ -128,22 +135,21 @@ def judge_backward(folder: Path, ref: Bundle, cand: Bundle, result: Result) -> N
 def judge(command: str, ref: Bundle, cand: Bundle, result: Result) -> str | None:
     """Add the rows of `command` to `result`; the trees as text for `structure`."""
     matches = [pairing.Match(**m) for m in cand.header.extra["matches"]]
-    result.add(weight_rows(cand))
+    result.add(weight_rows(cand.header.extra["account"], cand.header.extra["unfilled"]))
     if command == "structure":
         return structure(ref, cand, matches, result)
     layers(ref, cand, matches, result)
     return None
 
 
-def weight_rows(cand: Bundle) -> list[TensorResult]:
+def weight_rows(account: list[dict[str, Any]], unfilled: list[str]) -> list[TensorResult]:
     """A failed row for every key that has no partner; those that have one count as a single passed row."""
-    extra, rows = cand.header.extra, []
-    lost = [r for r in extra["account"] if r["target"] is None and r["source"].rpartition(".")[2] not in pairing.COUNTERS]
-    rows += [missing(f"weight/{r['source']}", Reason.MISSING, r["reason"], stage="weights") for r in lost]
-    rows += [missing(f"weight/{name}", Reason.EXTRA, "no weight of the reference comes here", stage="weights") for name in extra["unfilled"]]
-    moved = sum(r["target"] is not None for r in extra["account"])
+    lost = [r for r in account if r["target"] is None and r["source"].rpartition(".")[2] not in pairing.COUNTERS]
+    rows = [missing(f"weight/{r['source']}", Reason.MISSING, r["reason"], stage="weights") for r in lost]
+    rows += [missing(f"weight/{name}", Reason.EXTRA, "no weight of the reference comes here", stage="weights") for name in unfilled]
+    moved = sum(r["target"] is not None for r in account)
     if moved:
-        rows.append(TensorResult("weights", "weights", Verdict.PASS, Reason.OK, Gate.KEYS, stage="weights", hint=f"{moved} of {len(extra['account'])} keys taken over"))
+        rows.append(TensorResult("weights", "weights", Verdict.PASS, Reason.OK, Gate.KEYS, stage="weights", hint=f"{moved} of {len(account)} keys taken over"))
     return rows
 
 
@@ -295,12 +301,16 @@ def names_in(described: Any) -> list[str]:
     return [n for v in described for n in names_in(v)] if isinstance(described, list) else []
 
 
+def show_matches(matches: list[dict[str, Any]]) -> None:
+    for m in matches:
+        if m["how"] in ("guess", "rename", "override"):
+            print(printable(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})"))
+
+
 def show(command: str, cand: Bundle, result: Result, tree: str | None) -> None:
     if tree:
         print(tree)
-    for m in cand.header.extra["matches"]:
-        if m["how"] in ("guess", "rename", "override"):
-            print(printable(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})"))
+    show_matches(cand.header.extra["matches"])
     show_divergence(result)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from alignment import bootstrap, evidence, infer, infer_judge, layers, speed, structure, weights
 from alignment.reasons import Reason
-from alignment.report import CONFIG_COPY, over_all
+from alignment.report import CONFIG_COPY
+from alignment.report_top import over_all
 from alignment.result import Result, plain
 from alignment.runners import child
 from jt_nanodet.config import load_config
@@ -55,10 +56,10 @@ def part(name: str, report: Path, recorded: dict[str, Any], found: dict[str, Any
     return result
 
 
-def top(report: Path, results: dict[str, Result]) -> dict[str, Any]:
-    """The entries of report.json that follow from the parts and from the runners' own reports."""
-    sides = {side: read(report / f"{side}.report.json") for side in child.MODULES}
-    common = read(report / "pytorch.job.json")["tasks"][0]
+def top(report: Path, runs: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """The entries of report.json that follow from the parts and from the runners' own reports, which lie in `runs`."""
+    sides = {side: read(runs / f"{side}.report.json") for side in child.MODULES}
+    common = read(runs / "pytorch.job.json")["tasks"][0]
     return json.loads(json.dumps(plain({
         **over_all(results), "device": common["device"], "seeds": {"seed": common["seed"]}, "versions": {**sides["pytorch"]["versions"], **sides["jittor"]["versions"]},
         "peak_memory_mb": {side: one["peak_memory_mb"] for side, one in sides.items()},

@@ -7,20 +7,16 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import reports
-from alignment import evidence, infer, inputs, layers, structure, weights
+from alignment import evidence, infer, inputs, layers, pair, pair_report, report_top, structure, weights
 from alignment.cli import parent_parser, prepare_output, run_cli, say, summary
-from alignment.reasons import Verdict
-from alignment.result import EXIT_CODES, LAST_LINES, Result, write_json
+from alignment.report_top import clear, counts
+from alignment.result import EXIT_CODES, LAST_LINES, Result
 from alignment.runners import child
 from jt_nanodet.config import load_config
 from jt_nanodet.config_reader import find_config
@@ -32,15 +28,15 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULT_CONFIG, DEFAULT_WEIGHTS = CONFIGS / "shapes.yml", CONFIGS / "shapes_weights.npz"
 #: The configuration, kept with the report so that the report can be verified elsewhere.
 CONFIG_COPY = "config.yml"
-#: The worst part decides, in this order.
-ORDER = (Verdict.NOT_COMPARABLE, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
 def main(argv: list[str]) -> int:
+    if pair.asked(argv):
+        return pair_report.main(argv)
     args = parser().parse_args(argv)
     started = time.perf_counter()
     folder = prepare_output(args.output)
-    clear(folder)
+    clear(folder, PARTS)
     inputs.check_arguments(args)
     embedded = args.config is None
     config_path = DEFAULT_CONFIG if embedded else args.config
@@ -75,7 +71,8 @@ def main(argv: list[str]) -> int:
         result.parts["command_line"] = command_of(name, args, config_path)
         result.write(folder / name)
         say(f"  {name:10s} {result.last_line}", args.verbosity)
-    verdict = write_top(folder, args, config_path, results, children, time.perf_counter() - started)
+    verdict = report_top.write(folder, results, children, title=f"NanoDet-Plus, {shown(config_path)}", command_line=command_of("report", args, config_path), device=args.device,
+                               seed=args.seed, seconds=time.perf_counter() - started)
     paths = reports.write(folder)
     sealed = evidence.seal(folder, {"annotations": args.annotations})
     if args.verbosity >= 0:
@@ -101,16 +98,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", metavar="N", type=int, help="only the first N pictures (then no mAP)")
     made.add_argument("--rounds", metavar="N", type=int, default=5, help="timing rounds of each side; 0 leaves the timing out (default: 5)")
     made.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
+    made.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
     return made
-
-
-def clear(folder: Path) -> None:
-    """Remove what an earlier report left: a part that fails now must not be shown with yesterday's verdict."""
-    for name in PARTS:
-        if (folder / name / "result.json").exists() or (folder / name / "bundles").exists():
-            shutil.rmtree(folder / name)
-    for name in ("report.json", "report.html", "report.md", "junit.xml", evidence.FILE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def converted(model: Path | None, folder: Path) -> Path | None:
@@ -150,43 +139,6 @@ def shown(path: Path) -> str:
         return str(Path(path).resolve().relative_to(CONFIGS.parent))
     except ValueError:
         return str(path)
-
-
-def write_top(folder: Path, args: argparse.Namespace, config: Path, results: dict[str, Result], children: dict[str, Any], seconds: float) -> Verdict:
-    """report.json: the verdict of all parts, environment and command."""
-    over = over_all(results)
-    commit = evidence.commit_now()
-    write_json(folder / "report.json", {
-        "schema_version": 1, "command": "report", "command_line": command_of("report", args, config), "title": f"NanoDet-Plus, {shown(config)}", **over,
-        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "device": args.device, "seeds": {"seed": args.seed},
-        "commits": {"nanodet-parity": commit} if commit else {},
-        "versions": {**children["pytorch"]["versions"], **children["jittor"]["versions"]},
-        "environment": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
-        "durations": {"total": seconds, **{side: sum(t["seconds"] for t in one["tasks"]) for side, one in children.items()}},
-        "peak_memory_mb": {side: one["peak_memory_mb"] for side, one in children.items()},
-        "not_run": [] if args.device == "cuda" else [{"name": "GPU", "reason": "this report was made on the CPU: add --device cuda"}],
-    })
-    return Verdict(over["verdict"])
-
-
-def over_all(results: dict[str, Result]) -> dict[str, Any]:
-    """The entries of report.json that follow from the parts."""
-    first = next((r.first_failure for r in results.values() if r.first_failure), None)
-    return {"verdict": str(next(v for v in ORDER if any(r.verdict is v for r in results.values()))), **{
-        name: sum(getattr(r, name) for r in results.values()) for name in ("compared", "failed", "skipped")}, "first_failure": first.name_ref if first else None}
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def counts(results: dict[str, Result]) -> list[str]:
-    totals = [sum(getattr(r, name) for r in results.values()) for name in ("compared", "failed", "skipped")]
-    return [f"{n} {name}" for n, name in zip(totals, ("compared", "failed", "skipped"))]
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from alignment import locate
+from alignment import pair, pair_train
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.result import Result
 from alignment.runners import child
-from alignment.train_run import Comparison
+from alignment.train_run import Comparison, text
 from alignment.train_sides import Partner
 from jt_nanodet.checkpoint import weights_sha256
 from jt_nanodet.config import Config, load_config
@@ -88,11 +88,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--floors-every", metavar="K", type=int, default=10, help="measure the floors at the first step of each regime, at every Kth after it, and where "
                       "a row does not pass by half of the largest measured so far (default: 10; 1 measures them at every step)")
     made.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
+    made.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
     made.add_argument("--plant", help=argparse.SUPPRESS)
     return made
 
 
 def main(argv: list[str]) -> int:
+    if pair.asked(argv):
+        return pair_train.main(argv)
     args = parser().parse_args(argv)
     if args.steps < 1 or args.batch_size < 1 or args.floors_every < 1 or (args.epoch is not None and args.epoch < 0):
         raise UserError("--steps, --batch-size and --floors-every must be at least 1 and --epoch at least 0: type \"python -m alignment.train --help\"")
@@ -142,24 +145,6 @@ def compare(args: argparse.Namespace, config: Config, folder: Path) -> int:
     if args.verbosity >= 0:
         print(text(result, divergence))
     return finish(result, folder, verbosity=args.verbosity)
-
-
-def text(result: Result, divergence: locate.Divergence | None) -> str:
-    """The table for the terminal, and the first divergence."""
-    train = result.parts["train"]
-    lines = [f"{'step':>4s} {'epoch':>5s} {'loss':>12s} {'port':>12s} {'free':>12s} {'drift':>8s} {'nearest to its bound':>20s}  which"]
-    for s in train["steps"]:
-        ratio, name = max(((w["of_bound"], w["name"]) for w in s["worst"].values()), default=(0.0, ""))
-        loss, free = s["loss"]["total"], s["free"]
-        drift = "" if free["weights_rel_l2"] is None else f"{free['weights_rel_l2']:.1e}"
-        lines.append(f"{s['step']:4d} {s['epoch']:5d} {loss['ref']:12.6f} {loss['cand']:12.6f} {loss['free'] or float('nan'):12.6f} {drift:>8s} {ratio:20.3g}  {name}")
-    lines += [f"{train['rows_compared']} numbers and tensors compared in {len(train['steps'])} steps (all in steps.csv); {len(train['branch_points'])} branch points",
-              f"floors measured at {len(train['floors_measured'])} steps, inherited at {len(train['floors_inherited'])}: there every row keeps to half of the largest measured before"]
-    if divergence:
-        lines.append(f"first divergence: step {divergence.step}, {divergence.name}: {divergence.hint or divergence.reason}")
-        lines += [f"  possible cause: {cause}" for cause in divergence.causes]
-        lines += [f"  reproduce with: python {train['repro']}"] if train["repro"] else []
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

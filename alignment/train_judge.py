@@ -48,8 +48,8 @@ class StepJudgement:
     agreement: dict[str, float] = field(default_factory=dict)
 
 
-def judge_step(step: int, ref: dict, cand: dict, double: dict, about: dict[str, Any], signs: dict[str, Any], flips: float) -> StepJudgement:
-    """`ref`, `cand`, `double`: the numbers of a step as the runners name them; `about`: their floors and their order; `signs`: the candidate's differing activation signs,
+def judge_step(step: int, ref: dict, cand: dict, double: dict, about: dict[str, Any], signs: dict[str, Any] | None, flips: float) -> StepJudgement:
+    """`ref`, `cand`, `double`: the numbers of a step as the runners name them; `about`: their floors and their order; `signs`: the candidate's differing activation signs (None where it was not held to the reference's),
     `flips`: the largest (relative) under harmless changes of the reference."""
     found, floors = StepJudgement([]), about["floors"]
     kinds: dict[str, list[str]] = {stage: [] for stage in STAGES}
@@ -61,7 +61,7 @@ def judge_step(step: int, ref: dict, cand: dict, double: dict, about: dict[str, 
     kinds["backward"] = [*reversed([n for n in kinds["backward"] if n != "norm/own"]), "norm/own"]
     for stage in STAGES:
         if stage == "signs":
-            found.rows.append(sign_row(step, signs, flips))
+            found.rows += [sign_row(step, signs, flips)] if signs is not None else []
         elif stage == "assignment":
             assignment_rows(step, ref, cand, double, floors, found)
         else:
@@ -69,7 +69,7 @@ def judge_step(step: int, ref: dict, cand: dict, double: dict, about: dict[str, 
                 found.rows.append(tensor_row(step, stage, name, ref, cand, double, floors, found))
     missing = [n for n in cand if stage_of(n) and n not in ref]
     found.rows += [TensorResult(n, n, Verdict.FAIL, Reason.EXTRA, Gate.KEYS, stage=stage_of(n), step=step, hint="the reference lacks this tensor") for n in missing]
-    found.signs = signs
+    found.signs = signs or {}
     return found
 
 

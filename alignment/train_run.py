@@ -33,6 +33,8 @@ class Comparison:
     The reference takes the next step while the port takes this one and the one before is judged: the three need nothing of each other that is not in files.
     """
 
+    causes = CAUSES
+
     def __init__(self, config: Config, folder: Path, result: Result, parts: list[tuple[int, int]], floors_every: int, verbosity: int):
         self.config, self.folder, self.result, self.parts, self.verbosity = config, folder, result, parts, verbosity
         self.floors_every, self.pool = floors_every, Pool()
@@ -101,7 +103,7 @@ class Comparison:
         free = {k.removeprefix("free/"): cand.pop(k) for k in list(cand) if k.startswith("free/")}
         why = "" if not order["measure"] else "its turn"
         if not order["measure"]:
-            judged = judge_step(index, ref, cand, {}, {"floors": self.pool.floors(ref), "order": said["order"]}, told["signs"], said["flips"])
+            judged = self.judge(index, ref, cand, {}, {"floors": self.pool.floors(ref), "order": said["order"]}, told["signs"], said["flips"])
             beyond = [row for row in judged.rows if row.verdict is not Verdict.PASS]
             if beyond:
                 why = f"{len(beyond)} rows did not pass by inherited floors, first {beyond[0].name_ref}"
@@ -109,7 +111,7 @@ class Comparison:
         if why:
             double, floors = load_file(order["double"]), json.loads(Path(order["floors"]).read_text(encoding="utf-8"))
             self.pool.add(floors["floors"])
-            judged = judge_step(index, ref, cand, double, floors, told["signs"], said["flips"])
+            judged = self.judge(index, ref, cand, double, floors, told["signs"], said["flips"])
         self.keep(judged, index, epoch, table)
         self.branches += judged.branches
         self.steps.append({**summary(index, epoch, ref, cand, free, judged, said, told), "floors": "measured" if why else "inherited", "floors_why": why})
@@ -124,6 +126,12 @@ class Comparison:
         say(f"step {index} (epoch {epoch}): loss {ref['loss/total'][0]:.6f}, free {self.steps[-1]['free']['loss']}, largest difference {worst:.2g} of its bound, "
             f"floors {'measured: ' + why if why else 'inherited'}"
             + (f", FAILED at {first.name_ref}" if first is not None else ""), self.verbosity)
+
+    def judge(self, index: int, ref: dict, cand: dict, double: dict, about: dict[str, Any], signs: dict[str, Any] | None, flips: float) -> StepJudgement:
+        return judge_step(index, ref, cand, double, about, signs, flips)
+
+    def regimes(self) -> list[dict[str, Any]]:
+        return [{"epoch": e, "steps": n, "auxiliary": "detached" if e >= self.config.model.arch.detach_epoch else "attached"} for e, n in self.parts]
 
     def keep(self, judged: StepJudgement, index: int, epoch: int, table: Any) -> None:
         """Every row to steps.csv; to the result one row a stage, the nearest to its bound, and every row that did not pass."""
@@ -144,14 +152,14 @@ class Comparison:
     def finish(self) -> locate.Divergence | None:
         self.result.parts["train"] = {
             "steps": self.steps, "branch_points": self.branches, "rows_compared": sum(s["rows"] for s in self.steps),
-            "regimes": [{"epoch": e, "steps": n, "auxiliary": "detached" if e >= self.config.model.arch.detach_epoch else "attached"} for e, n in self.parts],
+            "regimes": self.regimes(),
             "floors_every": self.floors_every, "floors_measured": [s["step"] for s in self.steps if s["floors"] == "measured"],
             "floors_inherited": [s["step"] for s in self.steps if s["floors"] == "inherited"],
             "repro": str(self.repro.relative_to(self.folder)) if self.repro else None,
         }
         divergence = locate.first_divergence(self.rows, training=True, histories=self.histories)
         if divergence:
-            causes = tuple(dict.fromkeys((CAUSES.get(divergence.stage, ""), *divergence.causes)))
+            causes = tuple(dict.fromkeys((self.causes.get(divergence.stage, ""), *divergence.causes)))
             divergence = dataclasses.replace(divergence, causes=tuple(filter(None, causes)), kind="own", confirmed=True,
                                              note="the step began from the reference's own state, and every row before it agrees")
         self.result.parts["first_divergence"] = vars(divergence) if divergence else None
@@ -183,3 +191,21 @@ def summary(index: int, epoch: int, ref: dict, cand: dict, free: dict, judged: S
         "seconds": {"pytorch": said["seconds"], "jittor": told["seconds"]},
         "peak_memory_mb": {"pytorch": said["peak_memory_mb"], "jittor": told["peak_memory_mb"]},
     }
+
+
+def text(result: Result, divergence: locate.Divergence | None) -> str:
+    """The table for the terminal, and the first divergence."""
+    train = result.parts["train"]
+    lines = [f"{'step':>4s} {'epoch':>5s} {'loss':>12s} {'port':>12s} {'free':>12s} {'drift':>8s} {'nearest to its bound':>20s}  which"]
+    for s in train["steps"]:
+        ratio, name = max(((w["of_bound"], w["name"]) for w in s["worst"].values()), default=(0.0, ""))
+        loss, free = s["loss"]["total"], s["free"]
+        drift = "" if free["weights_rel_l2"] is None else f"{free['weights_rel_l2']:.1e}"
+        lines.append(f"{s['step']:4d} {s['epoch']:5d} {loss['ref']:12.6f} {loss['cand']:12.6f} {loss['free'] or float('nan'):12.6f} {drift:>8s} {ratio:20.3g}  {name}")
+    lines += [f"{train['rows_compared']} numbers and tensors compared in {len(train['steps'])} steps (all in steps.csv); {len(train['branch_points'])} branch points",
+              f"floors measured at {len(train['floors_measured'])} steps, inherited at {len(train['floors_inherited'])}: there every row keeps to half of the largest measured before"]
+    if divergence:
+        lines.append(f"first divergence: step {divergence.step}, {divergence.name}: {divergence.hint or divergence.reason}")
+        lines += [f"  possible cause: {cause}" for cause in divergence.causes]
+        lines += [f"  reproduce with: python {train['repro']}"] if train["repro"] else []
+    return "\n".join(lines)

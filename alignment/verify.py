@@ -16,19 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from alignment import evidence, recompute
+from alignment import evidence, pair_report, recompute, verify_pair
 from alignment.bundle import Bundle, array_sha256
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
-from alignment.reasons import Gate, Reason, Verdict
+from alignment.reasons import Gate, Reason
 from alignment.report import CONFIG_COPY, PARTS
-from alignment.result import Result, TensorResult
+from alignment.result import Result
 from alignment.runners import child
+from alignment.verify_rows import open_bundle, row, told, top
 from jt_nanodet.config import load_config
 from jt_nanodet.errors import UserError
 from reports import NAMES
 
-#: How many differing entries of a file a row names.
-SHOWN = 5
 #: Raw files of each part, beside the bundles.
 RAW = {"structure": "structure/{}.structure.json", "weights": "weights/{}.weights.json", "infer": "infer/{}.detections.json"}
 
@@ -60,11 +59,14 @@ def verify(report: Path, expect: str | None = None, verbosity: int = 0) -> Resul
     if expect:
         row(result, evidence.FILE, result.hashes["evidence"] == expect.lower(), Reason.ALTERED, f"its hash is {result.hashes['evidence']}, and not the one you were told", stage="seal")
     same_code = code(result, seal)
+    of_pair = pair_report.is_one(report)
     say("1 of 4: bundles and raw files", verbosity)
-    whole = raw_files(result, report, seal)
+    whole = verify_pair.raw_files(result, report) if of_pair else raw_files(result, report, seal)
     say("2 of 4: verdicts and numbers", verbosity)
     if not same_code:
         result.leave_out("verdicts and numbers", "computed by other code than today's: check the recorded commit out")
+    elif of_pair:
+        verify_pair.numbers(result, report, whole)
     else:
         numbers(result, report, seal, whole)
     say("3 of 4: pictures and pages", verbosity)
@@ -76,10 +78,6 @@ def verify(report: Path, expect: str | None = None, verbosity: int = 0) -> Resul
     result.leave_out("floors, seconds and memory", "they were measured while the report was made and can only be held to their hashes")
     result.parts = {"report": str(report), "commit": seal.get("commit"), "files": len(seal["files"])}
     return result
-
-
-def row(result: Result, name: str, good: bool, reason: Reason, hint: str, *, stage: str, gate: Gate = Gate.EXACT) -> None:
-    result.add(TensorResult(name, name, Verdict.PASS if good else Verdict.FAIL, Reason.OK if good else reason, gate, stage=stage, hint="" if good else hint))
 
 
 def code(result: Result, seal: dict[str, Any]) -> bool:
@@ -104,19 +102,9 @@ def raw_files(result: Result, report: Path, seal: dict[str, Any]) -> set[str]:
     whole = set(PARTS)
     opened: dict[str, Bundle] = {}
     for side in child.MODULES:
-        name = f"layers/bundles/{side}"
-        if not (report / name).is_dir():
-            row(result, name, False, Reason.MISSING, "the bundle is not there", stage="raw", gate=Gate.KEYS)
-            continue
-        try:
-            opened[side] = Bundle.open(report / name)
-        except UserError as error:
-            row(result, name, False, Reason.INCOMPLETE, str(error), stage="raw", gate=Gate.KEYS)
-            continue
-        altered = opened[side].altered()
-        row(result, name, not altered, Reason.ALTERED, f"{len(altered)} of {len(opened[side])} tensors are not those that were recorded, the first is {altered[0] if altered else ''}", stage="raw")
-        if altered:
-            del opened[side]
+        bundle = open_bundle(result, report, f"layers/bundles/{side}")
+        if bundle is not None:
+            opened[side] = bundle
     if len(opened) < len(child.MODULES):
         whole.discard("layers")
     for part, pattern in RAW.items():
@@ -183,26 +171,7 @@ def numbers(result: Result, report: Path, seal: dict[str, Any], whole: set[str])
     if len(found) < len(PARTS):
         result.skip("report.json", "not every part could be computed again", stage="numbers")
         return
-    try:
-        recorded = json.loads((report / "report.json").read_text(encoding="utf-8"))
-        expected = recompute.top(report, found)
-    except (OSError, ValueError, KeyError) as error:
-        row(result, "report.json", False, Reason.MISSING, f"it, or a runner's report, cannot be read ({error})", stage="numbers", gate=Gate.KEYS)
-        return
-    row(result, "report.json", *told(recompute.differences({k: recorded.get(k) for k in expected}, expected)), stage="numbers")
-
-
-def told(found: list[tuple[str, Any, Any]]) -> tuple[bool, Reason, str]:
-    """Differences as the rest of a row."""
-    if not found:
-        return True, Reason.OK, ""
-    shown = "; ".join(f"{path}: {short(recorded)} in the file, {short(again)} when computed again" for path, recorded, again in found[:SHOWN])
-    return False, Reason.NOT_REPRODUCED, f"{len(found)} entries do not follow from the raw files: {shown}" + ("; ..." if len(found) > SHOWN else "")
-
-
-def short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    top(result, report, lambda: recompute.top(report, report, found))
 
 
 def pictures(result: Result, report: Path) -> None:

@@ -14,6 +14,10 @@ from reports.source import Part, Source, as_count, as_dict, as_list, as_number, 
 from reports.structure import totals
 
 
+#: Checks that only a detector has: a report of another pair of models does not list them as missing.
+DETECTOR_ONLY = ("decode", "inference", "metric", "speed")
+
+
 @dataclass
 class Check:
     """One line of the summary table; counts are None where the result files state none."""
@@ -142,7 +146,8 @@ def build_checks(source: Source, rows: list[Row]) -> list[Check]:
         else:
             given.title, given.anchor = checks[place].title, checks[place].anchor
             checks[place] = given
-    return [check for check in checks if check.verdict != "not_run"] if source.single else checks
+    pair = bool((source.top.data or {}).get("pair"))
+    return [check for check in checks if check.verdict != "not_run" or not (source.single or (pair and check.key in DETECTOR_ONLY))]
 
 
 def _inference(part: Part | None) -> Check:

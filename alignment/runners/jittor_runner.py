@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.runners import backward_tasks, pair_backward, pair_tasks, repro_tasks, swap_tasks, tasks, train_tasks
+from alignment.runners import backward_tasks, pair_backward, pair_tasks, pair_train, repro_tasks, swap_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend
 from jt_nanodet import runtime
 
@@ -215,6 +215,7 @@ def plain(value: Any) -> Any:
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_candidate, "detect": tasks.detect, "speed": tasks.speed,
          "train": train_tasks.train_candidate, "backward": backward_tasks.candidate, "pair": pair_tasks.candidate, "pair_alone": pair_tasks.alone, "pair_backward": pair_backward.candidate,
+         "pair_train": pair_train.candidate,
          "repro": repro_tasks.layer, "swap": swap_tasks.swap}
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,10 +69,15 @@ def total_of(pair: Any, hands: Any, output: Any, seed: int) -> Any:
         if not hasattr(total, "shape") or not hands.is_floating(total) or int(np.prod(tuple(total.shape))) != 1:
             raise UserError(f"loss() of {pair.spec} must return one floating number of the framework that made the outputs: mend it")
         return total.sum()
+    return sum(hands.weighted(t, projection(tuple(t.shape), seed + i)) for i, t in enumerate(floating(pair, hands, output)))
+
+
+def floating(pair: Any, hands: Any, output: Any) -> list[Any]:
+    """The floating tensors of an output, in order."""
     found = [t for t in outputs(MODEL, output, lambda t: t).values() if hands.is_floating(t) and int(np.prod(tuple(t.shape)))]
     if not found:
         raise UserError(f"no output of {pair.spec} is a floating tensor, so there is nothing to differentiate: return one, or run without --backward")
-    return sum(hands.weighted(t, projection(tuple(t.shape), seed + i)) for i, t in enumerate(found))
+    return found
 
 
 def parameters(backend: Any, model: Any) -> dict[str, Any]:
@@ -187,18 +192,22 @@ class Reference:
         with self.hands.other_side(model, lambda path: near.get(waiting[path].pop(0)) if waiting[path] else None):
             yield
 
-    def near_zero(self) -> dict[str, np.ndarray]:
-        """For each call of an activation with a kink the elements that rounding may put on either side of 0, where there are any."""
-        masks = {}
-        for call, runs in self.kinks.items():
-            measured = pair_tasks.floor(runs[-1], runs[:-1], [str(i) for i in range(len(runs) - 1)])
-            if measured is not None:
-                measured = {**measured, "channel_axis": None, "channel_rmse": None}
-                bound = tolerance_from_floor(pair_tasks.Floor(**measured)).bound
-                mask = np.abs(runs[0]) <= bound
-                if mask.any():
-                    masks[call] = mask.reshape(-1)
-        return masks
+
+def near_zero(kinks: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """For each call of an activation with a kink the elements that rounding may put on either side of 0, where there are any.
+
+    `kinks`: what entered each call as is, under every change, and last in float64.
+    """
+    masks = {}
+    for call, runs in kinks.items():
+        measured = pair_tasks.floor(runs[-1], runs[:-1], [str(i) for i in range(len(runs) - 1)])
+        if measured is not None:
+            measured = {**measured, "channel_axis": None, "channel_rmse": None}
+            bound = tolerance_from_floor(pair_tasks.Floor(**measured)).bound
+            mask = np.abs(runs[0]) <= bound
+            if mask.any():
+                masks[call] = mask.reshape(-1)
+    return masks
 
 
 def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +223,7 @@ def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
         names.append(change.name)
     run.say("floors: float64")
     truth = side.variant("double", hands.widened)
-    near = side.near_zero()
+    near = near_zero(side.kinks)
     if near:
         runs.append(side.variant("", None, near))
         names.append(KINK)

@@ -305,6 +305,16 @@ def port(run: Run, task: dict[str, Any], ref: Bundle) -> Port:
     return Port(pair, hands, value, matches, account, unfilled)
 
 
+def loaded(made: Port) -> dict[str, str]:
+    """The reference's name of every weight that the candidate took over, to the hash of what it now holds, in the reference's layout."""
+    state, found = made.hands.state(), {}
+    for row in made.account:
+        if row.target is not None:
+            held = state[row.target].T if row.reason == "transposed" else state[row.target].reshape(row.shape)
+            found[row.source] = array_sha256(np.ascontiguousarray(held.astype(np.int64) if held.dtype == np.int32 else held).reshape(row.shape))
+    return found
+
+
 def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     """Pair the modules, take over the reference's weights, run, and run every paired call on the reference's inputs."""
     started = time.perf_counter()
@@ -317,7 +327,7 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     with recorder.watching(model):
         call_model(pair, model, value, backend.tensor, "candidate")
     bare = outputs("(model)", call_model(pair, model, value, backend.tensor, "candidate"), hands.array)
-    rows = tree(backend, hands, recorder)
+    rows, held = tree(backend, hands, recorder), loaded(made)
     where, modules, raised = {m.ref: m.cand for m in matches if m.ref is not None}, dict(backend.modules()), {}
     run.say("every call again on the reference's own input")
     with BundleWriter(task["output"], header(run, task, ref.header.weights_sha256, ref.header.inputs_sha256)) as bundle:
@@ -336,5 +346,5 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
                 raised[call] = f"{type(error).__name__}: {pair_file.one_line(error)}"
         bundle.close(durations={"total": time.perf_counter() - started}, peak_memory_mb=peak_memory_mb(), extra={
             "modules": rows, "matches": [dataclasses.asdict(m) for m in matches], "account": [dataclasses.asdict(r) for r in made.account], "unfilled": made.unfilled,
-            "calls": {c: {"path": p, "outputs": list(f)} for c, (p, _, f) in recorder.calls.items()}, "raised": raised, "observer_moved": moved(recorder, bare)})
+            "calls": {c: {"path": p, "outputs": list(f)} for c, (p, _, f) in recorder.calls.items()}, "raised": raised, "observer_moved": moved(recorder, bare), "loaded": held})
     return {"calls": len(recorder.calls)}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alignment.noise import measure_floor
-from alignment.runners import backward_tasks, pair_backward, pair_tasks, repro_tasks, swap_tasks, tasks, train_tasks
+from alignment.runners import backward_tasks, pair_backward, pair_tasks, pair_train, repro_tasks, swap_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend, map_tensors, tensors_of
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
@@ -378,7 +378,7 @@ def backend_of(task: dict[str, Any]) -> TorchBackend:
 
 KINDS = {"structure": tasks.structure, "weights": tasks.weights, "layers": tasks.layers_reference, "detect": tasks.detect, "speed": tasks.speed,
          "train": train_tasks.train_reference, "shapes": train_tasks.shapes,
-         "backward": backward_tasks.reference, "pair": pair_tasks.reference, "pair_backward": pair_backward.reference,
+         "backward": backward_tasks.reference, "pair": pair_tasks.reference, "pair_backward": pair_backward.reference, "pair_train": pair_train.reference,
          "repro": repro_tasks.layer, "swap": swap_tasks.swap, "upstream": upstream}
 
 if __name__ == "__main__":

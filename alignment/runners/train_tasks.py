@@ -200,6 +200,16 @@ def only_agreed(found: dict[str, np.ndarray], double: dict[str, np.ndarray]) -> 
     return changed
 
 
+def serve(side: Any, ready: dict[str, Any], answers: Any) -> None:
+    """Say that `side` is ready, then do what each line of standard input asks for, until it ends; one line of JSON to `answers` each time."""
+    print(json.dumps(ready), file=answers, flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        started = time.perf_counter()
+        answer = getattr(side, command["do"])(command)
+        print(json.dumps({**answer, "seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}), file=answers, flush=True)
+
+
 class Side:
     """What both sides answer to: ``step`` and ``epoch``; the reference to ``measure`` as well."""
 
@@ -215,12 +225,7 @@ class Side:
         return Stepper(self.backend, self.backend.model, self.config)
 
     def serve(self) -> None:
-        print(json.dumps({"ready": True, "versions": versions(self.backend)}), flush=True)
-        for line in sys.stdin:
-            command = json.loads(line)
-            started = time.perf_counter()
-            answer = getattr(self, command["do"])(command)
-            print(json.dumps({**answer, "seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb()}), flush=True)
+        serve(self, {"ready": True, "versions": versions(self.backend)}, sys.stdout)
 
 
 class Reference(Side):

@@ -40,12 +40,26 @@ def build_reference():
 def build_candidate():
     from jittor import nn
 
+    class BatchNorm(nn.BatchNorm):
+        """As PyTorch's in training. Jittor's own takes the variance as mean(x²) - mean(x)², and keeps the biased one: `alignment.train` finds both."""
+
+        def execute(self, x):
+            if not self.is_train:
+                return super().execute(x)
+            n, shape = x.numel() // x.shape[1], (1, -1, 1, 1)
+            mean = x.mean((0, 2, 3))
+            centred = x - mean.reshape(shape)
+            var = (centred * centred).mean((0, 2, 3))
+            self.running_mean.update(self.running_mean + (mean - self.running_mean) * self.momentum)
+            self.running_var.update(self.running_var + (var * (n / (n - 1)) - self.running_var) * self.momentum)
+            return centred * (self.weight / (var + self.eps).sqrt()).reshape(shape) + self.bias.reshape(shape)
+
     class Block(nn.Module):
         def __init__(self, cin, cout, stride):
-            self.conv_a, self.norm_a = nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout)
-            self.conv_b, self.norm_b = nn.Conv2d(cout, cout, 3, 1, 1, bias=False), nn.BatchNorm2d(cout)
+            self.conv_a, self.norm_a = nn.Conv2d(cin, cout, 3, stride, 1, bias=False), BatchNorm(cout)
+            self.conv_b, self.norm_b = nn.Conv2d(cout, cout, 3, 1, 1, bias=False), BatchNorm(cout)
             self.relu = nn.ReLU()
-            self.shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout)) if stride > 1 else None
+            self.shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), BatchNorm(cout)) if stride > 1 else None
 
         def execute(self, x):
             y = self.norm_b(self.conv_b(self.relu(self.norm_a(self.conv_a(x)))))
@@ -53,7 +67,7 @@ def build_candidate():
 
     class ResNet(nn.Module):
         def __init__(self):
-            self.stem, self.stem_norm, self.relu = nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+            self.stem, self.stem_norm, self.relu = nn.Conv2d(3, 8, 3, 1, 1, bias=False), BatchNorm(8), nn.ReLU()
             self.stage1, self.stage2 = Block(8, 8, 1), Block(8, 16, 2)
             self.head = nn.Linear(16, 10)
 
