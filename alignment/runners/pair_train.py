@@ -200,7 +200,8 @@ class Reference(Side):
         return self.spread(command, self.value(command["batch"]), load_file(command["before"]), load_file(command["output"]))
 
     def spread(self, command: dict, value: Any, before: dict, found: dict) -> dict:
-        """Write the float64 run of a step, and the floors of its numbers: under every harmless change, and with activations near a kink on its other side."""
+        """Write the float64 run of a step, and the floors of its numbers: under every harmless change, and with activations near a kink on its other side.
+        A `found` read back from its file is sorted by name: then `command` brings the order of execution."""
         random = np.random.RandomState(self.seed + command["index"])
         held = {k.removeprefix(GRADIENT): v for k, v in found.items() if k.startswith(GRADIENT)}
         kinks: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -219,7 +220,7 @@ class Reference(Side):
             names.append(pair_backward.KINK)
         measured = floors(double, runs, tuple(names))
         save_file({k: np.ascontiguousarray(v, np.float64) for k, v in double.items() if k in measured}, command["double"])
-        write_json(Path(command["floors"]), {"floors": measured, "order": self.order(found)})
+        write_json(Path(command["floors"]), {"floors": measured, "order": command.get("order") or self.order(found)})
         return {"observer_equal": all(np.array_equal(watched[k], found[k], equal_nan=True) for k in watched if k == "loss/total" or k.startswith(GRADIENT))}
 
     def one(self, stepper: Stepper, state: dict, value: Any, given: dict, kinks: dict | None, near: dict | None = None, change: Callable[[Any], Any] = lambda t: t) -> dict[str, np.ndarray]:
