@@ -25,7 +25,7 @@ from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.evidence import code_now
 from alignment.faultless import KINDS, Outcome
 from alignment.reasons import Gate, Reason, Verdict
-from alignment.report import processor
+from alignment.report_top import processor
 from alignment.result import Result, TensorResult, write_json
 from jt_nanodet.errors import UserError, nearest
 
