@@ -41,6 +41,13 @@ def described(value: Any, name: Callable[[Any], str]) -> Any:
     raise Opaque(type(value).__name__)
 
 
+def storable(name: str, array: np.ndarray) -> np.ndarray:
+    """`array`, or UserError when no bundle can hold its type."""
+    if array.dtype.name not in TYPES:
+        raise UserError(f"{name} is of type {array.dtype}, and tensors that can be stored are of {', '.join(TYPES)}: let the model give and take one of these")
+    return array
+
+
 class Recorder:
     """Calls in order of completion: name to (path, described arguments or None, outputs by name). Arrays of inputs are stored once by content.
 
@@ -90,14 +97,14 @@ class Recorder:
             if inputs is not None:
                 number = iter(range(1 << 30))
                 try:
-                    given[call] = described(inputs, lambda t: self.store(f"in/{call}/{next(number)}", read(t)))  # noqa: B023
+                    given[call] = described(inputs, lambda t: self.store(name := f"in/{call}/{next(number)}", storable(name, read(t))))  # noqa: B023
                 except Opaque:
                     given[call] = None
                 continue
             found = outputs(call or "(model)", output, read)
             self.calls[call] = (path, given[call], found)
             for name, array in found.items():
-                self.known.setdefault(array_sha256(array), f"out/{name}")
+                self.known.setdefault(array_sha256(storable(name, array)), f"out/{name}")
         self.events.clear()
 
 

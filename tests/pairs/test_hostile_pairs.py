@@ -104,22 +104,37 @@ def inputs(seed):
 """
 
 
+def identity(tmp_path, values):
+    (tmp_path / "p.py").write_text(NOTHING.replace("np.arange(8, dtype=np.float32)", values))
+    code = layers.main(["--pair", str(tmp_path / "p.py"), "--output", str(tmp_path / "out"), "--threads", "1", "-q"])
+    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    return code, result["verdict"], {row["name_ref"]: row["reason"] for row in result["tensors"] if row["stage"] == "forward"}
+
+
 @pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.jittor
 def test_a_model_without_weights_and_parts(tmp_path, jittor):
-    (tmp_path / "p.py").write_text(NOTHING)
-    code = layers.main(["--pair", str(tmp_path / "p.py"), "--output", str(tmp_path / "out"), "--threads", "1", "-q"])
-    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
-    assert (code, result["verdict"]) == (0, "pass") and "(model)" in {row["name_ref"] for row in result["tensors"]}
+    assert identity(tmp_path, "np.arange(8, dtype=np.float32)") == (0, "pass", {"(model)": "ok"})
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.jittor
+def test_nan_on_both_sides_is_no_agreement(tmp_path, jittor):
+    assert identity(tmp_path, "np.float32([1, np.nan, np.inf])") == (1, "fail", {"(model)": "not_finite_both"})
+
+
+INPUTS = "def inputs(seed):\n    import numpy; return numpy.ones(2, 'float32')\n"
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("body", "words"), [
-    ("import sys; sys.exit(0)", ["ended with exit status 0"]), ("raise ValueError('two\\nlines \\x1b[31m')", ["raised ValueError", "two lines", "\\x1b"]),
+    ("import sys; sys.exit(0)", ["ended with exit status 0"]), ("import torch; return torch.nn.Sequential(torch.nn.Linear(2, 2), lambda x: x)", ["TypeError", "mend it"]),
+    ("import torch; M = type('M', (torch.nn.Module,), {'forward': lambda self, x: torch.complex(x, x)}); return M()", ["(model) is of type complex64", "let the model"]), ("raise ValueError('two\\nlines \\x1b[31m')", ["raised ValueError", "two lines", "\\x1b"]),
 ])
 def test_a_build_that_exits_or_raises(tmp_path, body, words):
-    (tmp_path / "p.py").write_text(f"def build_reference():\n    {body}\ndef build_candidate(): pass\ndef inputs(seed): pass\n")
+    (tmp_path / "p.py").write_text(f"def build_reference():\n    {body}\ndef build_candidate(): pass\n" + INPUTS)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_cli(layers.main, ["--pair", str(tmp_path / "p.py"), "--output", str(tmp_path / "out"), "-q"])
