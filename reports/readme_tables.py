@@ -32,7 +32,7 @@ from reports.words import ZH
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh-CN.md", "docs/statistics.md", "docs/method.md", "docs/training.md", "docs/training-speed.md", "docs/performance.md",
-           "docs/operators.md", "docs/atlas.md")
+           "docs/operators.md", "docs/atlas.md", "docs/pairs.md")
 _MARK = re.compile(r"<!-- table: (?P<file>\S+) (?P<name>\S+) -->\n(?P<body>.*?)<!-- /table -->", re.S)
 _OPEN = re.compile(r"<!-- table:")
 #: Tables that are made from the fields of a result file.
