@@ -73,7 +73,7 @@ def main(argv: list[str], command: str) -> int:
         elif command == "layers":
             result.leave_out("backward pass", "not asked for: add --backward")
     if args.verbosity >= 0:
-        show(command, cand, result, tree)
+        show(cand, result, tree)
     if tree is not None:
         (folder / "structure.txt").write_text(tree + "\n", encoding="utf-8")
     return finish(result, folder, verbosity=args.verbosity)
@@ -307,7 +307,7 @@ def show_matches(matches: list[dict[str, Any]]) -> None:
             print(printable(f"paired: {m['ref'] or '(model)'} and {m['cand'] or '(model)'} ({m['how']}: {m['why']})"))
 
 
-def show(command: str, cand: Bundle, result: Result, tree: str | None) -> None:
+def show(cand: Bundle, result: Result, tree: str | None) -> None:
     if tree:
         print(tree)
     show_matches(cand.header.extra["matches"])

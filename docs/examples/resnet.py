@@ -41,18 +41,21 @@ def build_candidate():
     from jittor import nn
 
     class BatchNorm(nn.BatchNorm):
-        """As PyTorch's in training. Jittor's own takes the variance as mean(x²) - mean(x)², and keeps the biased one: `alignment.train` finds both."""
+        """As PyTorch's in training. Jittor's own takes the variance as mean(x²) - mean(x)², and keeps the biased one: `alignment.train` finds both.
+
+        In float64 within: Jittor adds up long float32 sums one after the other, and the gradients are then less accurate than PyTorch's, which `--backward` finds.
+        """
 
         def execute(self, x):
             if not self.is_train:
                 return super().execute(x)
             n, shape = x.numel() // x.shape[1], (1, -1, 1, 1)
-            mean = x.mean((0, 2, 3))
-            centred = x - mean.reshape(shape)
+            mean = x.float64().mean((0, 2, 3))
+            centred = x.float64() - mean.reshape(shape)
             var = (centred * centred).mean((0, 2, 3))
-            self.running_mean.update(self.running_mean + (mean - self.running_mean) * self.momentum)
-            self.running_var.update(self.running_var + (var * (n / (n - 1)) - self.running_var) * self.momentum)
-            return centred * (self.weight / (var + self.eps).sqrt()).reshape(shape) + self.bias.reshape(shape)
+            self.running_mean.update((self.running_mean + (mean - self.running_mean) * self.momentum).float32())
+            self.running_var.update((self.running_var + (var * (n / (n - 1)) - self.running_var) * self.momentum).float32())
+            return (centred * (self.weight.float64() / (var + self.eps).sqrt()).reshape(shape) + self.bias.float64().reshape(shape)).float32()
 
     class Block(nn.Module):
         def __init__(self, cin, cout, stride):

@@ -48,7 +48,7 @@ def parts(folder: Path) -> dict[str, dict]:
 
 
 def report_of(pair: Path, out: Path) -> tuple[int, dict, dict[str, dict]]:
-    code = report.main(["--pair", str(pair), "--output", str(out), "--threads", "1", "-q", "--steps", "2"])
+    code = report.main(["--pair", str(pair), "--output", str(out), "--threads", "1", "--steps", "2"])
     return code, json.loads((out / "report.json").read_text(encoding="utf-8")), parts(out)
 
 
