@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from jt_nanodet import runtime, runtime_cuda, runtime_machine
-from jt_nanodet.bench.kernels_tables import ratios, tables
+from jt_nanodet.bench.kernels_tables import earlier, joined, ratios, tables
 from jt_nanodet.checkpoint import replacing
 from jt_nanodet.errors import UserError
 from jt_nanodet.kernels import assign_reference, nms_reference
@@ -199,12 +199,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=runtime.default_threads())
     parser.add_argument("--only-jittor", action="store_true", help="leave out what needs PyTorch")
     parser.add_argument("--output", metavar="FILE.json")
+    parser.add_argument("--add", action="store_true", help="keep the other scenes of --output; equal ones are replaced")
     args = parser.parse_args(argv)
     args.sizes, args.batches, args.boxes = map(numbers, (args.sizes, args.batches, args.boxes))
     if args.rounds < 1 or args.seconds <= 0 or min(args.sizes + args.batches) < 1:
         raise UserError("nothing to measure: give --rounds, --sizes and --batches of 1 or more and --seconds above 0")
     if args.device == "cuda":
         runtime_cuda.find_gpu()
+    old = earlier(args.output) if args.add else []  # refused before anything is measured
     children: dict[str, Child] = {}
     with tempfile.TemporaryDirectory(prefix="jt_nanodet-bench-") as name:
         folder = Path(name)
@@ -215,7 +217,7 @@ def main(argv: list[str]) -> int:
             if not args.only_jittor:
                 children["pytorch"] = Child("pytorch", args.device, folder, args.threads)
             verify_small(children["jittor"], folder)
-            rows = measure(args, children, folder)
+            rows = joined(old, measure(args, children, folder))
         finally:
             for child in children.values():
                 child.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from jt_nanodet.bench import kernels, kernels_tables
@@ -25,3 +27,17 @@ def test_a_row_for_each_kind_and_contestant():
 def test_bad_input_is_one_sentence(words, said):
     with pytest.raises(UserError, match=said):
         kernels.main(words)
+
+
+def test_a_scene_measured_again_takes_its_old_place(tmp_path):
+    old = [{"kind": "assign", "size": 320, "batch": batch, "boxes": 1, "ms": 1.0} for batch in (1, 8)]
+    new = [{"kind": "assign", "size": 320, "batch": batch, "boxes": 1, "ms": 2.0} for batch in (1, 32)]
+    assert [(row["batch"], row["ms"]) for row in kernels_tables.joined(old, new)] == [(1, 2.0), (8, 1.0), (32, 2.0)]
+    path = tmp_path / "kernels.json"
+    assert kernels_tables.earlier(str(path)) == kernels_tables.earlier(None) == []
+    path.write_text(json.dumps({"command": "python -m jt_nanodet bench kernels --device cpu", "rows": old}), encoding="utf-8")
+    assert kernels_tables.earlier(str(path)) == old
+    for text in ("[]", "{}", "no JSON", '{"command": "bench inference", "rows": []}'):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match="is no file of bench kernels, so nothing can be added to it"):
+            kernels_tables.earlier(str(path))
