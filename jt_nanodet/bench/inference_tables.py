@@ -26,6 +26,7 @@ ASKED = (
     ({"config": "nanodet-plus-m_416", "batch": 1, "threads": 2, "flags": ""}, "openvino-f32", 0.8),
     ({"config": "nanodet-plus-m_320", "batch": 8, "threads": 2, "flags": ""}, "openvino-f32", 0.8),
     ({"config": "nanodet-plus-m-1.5x_320", "batch": 1, "threads": 2, "flags": ""}, "openvino-f32", 0.8),
+    ({"config": "nanodet-plus-m-1.5x_416", "batch": 1, "threads": 2, "flags": ""}, "openvino-f32", 0.8),
     ({"config": "nanodet-plus-m_320", "batch": 1, "threads": 1, "flags": ""}, "openvino-f32", 0.75),
     ({"config": "nanodet-plus-m_320", "batch": 1, "threads": 2, "flags": "-mno-avx512f"}, "openvino-f32", 1.0),
 )
