@@ -146,7 +146,6 @@ def _ulp_quantile(near: np.ndarray, far: np.ndarray, size: int, share: float) ->
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-@quiet
 def measure(ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, *, bound: float, channel_axis: int | None = None) -> Measures:
     """Measure a non-empty, finite pair of equal shape. Relative numbers are divided by the reference."""
     a, b = flat(ref), flat(cand)
@@ -157,35 +156,36 @@ def measure(ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, *, bound: float
     max_abs, where, max_rel, beyond, positive, negative = -1.0, 0, 0.0, 0, 0, 0
     diff_sq = ref_sq = cand_sq = dot = scale = scale_cand = 0.0
     lowest, highest = math.inf, -math.inf
-    for part in chunks(a.size):
-        x, y = a[part].astype(np.float64), b[part].astype(np.float64)
-        diff = y - x
-        size = np.abs(diff)
-        top = int(np.argmax(size))
-        if size[top] > max_abs:
-            max_abs, where = float(size[top]), part.start + top
-        beyond += int(np.count_nonzero(size > bound))
-        positive += int(np.count_nonzero(diff > 0))
-        negative += int(np.count_nonzero(diff < 0))
-        diff_sq += float(diff @ diff)
-        ref_sq += float(x @ x)
-        cand_sq += float(y @ y)
-        dot += float(x @ y)
-        lowest, highest = min(lowest, float(x.min())), max(highest, float(x.max()))
-        scale_cand = max(scale_cand, float(np.abs(y).max()))
-        if layout:
-            layout.add(channel_sq, np.square(diff), part)
-        magnitude = np.abs(x)
-        scale = max(scale, float(magnitude.max()))
-        relative = np.where(size > 0, size / magnitude, 0.0)
-        max_rel = max(max_rel, float(relative.max()))
-        if with_ulp:
-            distance = ulp_distance(a[part], b[part])
-            is_near = distance < _ULP_BINS
-            near += np.bincount(distance[is_near].astype(np.int64), minlength=_ULP_BINS)
-            rest = distance[~is_near]
-            if rest.size:
-                far += np.bincount(np.ceil(np.log2(rest.astype(np.float64))).astype(np.int64), minlength=66)
+    with quiet:
+        for part in chunks(a.size):
+            x, y = a[part].astype(np.float64), b[part].astype(np.float64)
+            diff = y - x
+            size = np.abs(diff)
+            top = int(np.argmax(size))
+            if size[top] > max_abs:
+                max_abs, where = float(size[top]), part.start + top
+            beyond += int(np.count_nonzero(size > bound))
+            positive += int(np.count_nonzero(diff > 0))
+            negative += int(np.count_nonzero(diff < 0))
+            diff_sq += float(diff @ diff)
+            ref_sq += float(x @ x)
+            cand_sq += float(y @ y)
+            dot += float(x @ y)
+            lowest, highest = min(lowest, float(x.min())), max(highest, float(x.max()))
+            scale_cand = max(scale_cand, float(np.abs(y).max()))
+            if layout:
+                layout.add(channel_sq, np.square(diff), part)
+            magnitude = np.abs(x)
+            scale = max(scale, float(magnitude.max()))
+            relative = np.where(size > 0, size / magnitude, 0.0)
+            max_rel = max(max_rel, float(relative.max()))
+            if with_ulp:
+                distance = ulp_distance(a[part], b[part])
+                is_near = distance < _ULP_BINS
+                near += np.bincount(distance[is_near].astype(np.int64), minlength=_ULP_BINS)
+                rest = distance[~is_near]
+                if rest.size:
+                    far += np.bincount(np.ceil(np.log2(rest.astype(np.float64))).astype(np.int64), minlength=66)
     return Measures(
         size=a.size, max_abs=max_abs, flat_index=where, value_ref=float(a[where]), value_cand=float(b[where]), max_rel=max_rel, beyond=beyond,
         rel_l2=_ratio(math.sqrt(diff_sq), math.sqrt(ref_sq)), rmse=math.sqrt(diff_sq / a.size), cosine=_cosine(dot, ref_sq, cand_sq),
@@ -196,14 +196,14 @@ def measure(ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, *, bound: float
     )
 
 
-@quiet
 def rmse_between(ref: np.ndarray, cand: np.ndarray) -> float:
     """Root-mean-square difference of two equal-shaped, non-empty arrays."""
     a, b = flat(ref), flat(cand)
     total = 0.0
-    for part in chunks(a.size):
-        diff = b[part].astype(np.float64) - a[part].astype(np.float64)
-        total += float(diff @ diff)
+    with quiet:
+        for part in chunks(a.size):
+            diff = b[part].astype(np.float64) - a[part].astype(np.float64)
+            total += float(diff @ diff)
     return math.sqrt(total / a.size)
 
 

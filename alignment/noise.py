@@ -108,7 +108,6 @@ class Tolerance:
 EXACT = Tolerance(bound=0.0, source="exact", floor=0.0)
 
 
-@quiet
 def measure_floor(ref64: np.ndarray | Blocks, variants: Sequence[np.ndarray | Blocks], circumstances: Sequence[str] = (), *, channel_axis: int | None = 1) -> Floor:
     """Floor of one tensor.
 
@@ -132,25 +131,26 @@ def measure_floor(ref64: np.ndarray | Blocks, variants: Sequence[np.ndarray | Bl
     channels = layout.count if layout else 0
     rms, largest, spread = np.zeros(channels), np.zeros(channels), np.zeros(channels)
     scale = 0.0
-    for part in chunks(truth.size):
-        values = np.abs(truth[part].astype(np.float64))
-        scale = max(scale, float(values.max()))
-        if layout:
-            layout.add(rms, np.square(values), part)
-            layout.raise_to(largest, values, part)
-    max_abs, widest, rmse = -1.0, 0, 0.0
-    for number, variant in enumerate(variants):
-        run, total, sums = flat(variant), 0.0, np.zeros(channels)
+    with quiet:
         for part in chunks(truth.size):
-            diff = run[part].astype(np.float64) - truth[part].astype(np.float64)
-            off = float(np.abs(diff).max())
-            if off > max_abs:
-                max_abs, widest = off, number
-            total += float(diff @ diff)
+            values = np.abs(truth[part].astype(np.float64))
+            scale = max(scale, float(values.max()))
             if layout:
-                layout.add(sums, np.square(diff), part)
-        rmse = max(rmse, math.sqrt(total / truth.size))
-        spread = np.maximum(spread, sums)
+                layout.add(rms, np.square(values), part)
+                layout.raise_to(largest, values, part)
+        max_abs, widest, rmse = -1.0, 0, 0.0
+        for number, variant in enumerate(variants):
+            run, total, sums = flat(variant), 0.0, np.zeros(channels)
+            for part in chunks(truth.size):
+                diff = run[part].astype(np.float64) - truth[part].astype(np.float64)
+                off = float(np.abs(diff).max())
+                if off > max_abs:
+                    max_abs, widest = off, number
+                total += float(diff @ diff)
+                if layout:
+                    layout.add(sums, np.square(diff), part)
+            rmse = max(rmse, math.sqrt(total / truth.size))
+            spread = np.maximum(spread, sums)
     return Floor(
         max_abs=max_abs, rmse=rmse, scale=scale, size=truth.size, dtype=dtype,
         repeats=len(set(circumstances)) if circumstances else len(variants), circumstances=tuple(circumstances),

@@ -35,31 +35,31 @@ class Signature:
     hint: str = ""
 
 
-@quiet
 def signature(ref: np.ndarray | Blocks, cand: np.ndarray | Blocks, found: Measures, bound: float, channel_axis: int | None = None) -> Signature:
     """Name the difference of an equal-shaped, finite pair; `found` are its measures, `bound` the elementwise bound it broke."""
-    if found.scale_cand == 0 and found.scale > 0:
-        return Signature(Reason.ALL_ZERO, "the candidate holds only zeros")
-    if found.size <= LARGEST:
-        ref, cand = np.asarray(ref), np.asarray(cand)
-        a, b = ref.astype(np.float64), cand.astype(np.float64)
-        first_tests = (
-            sign_flipped(a, b, bound), transposed(a, b, bound), reversed_axis(a, b, bound), channels_permuted(a, b, bound, channel_axis),
-            permuted(a, b, bound) if found.max_abs > GROSS * found.scale else None, low_precision(ref, cand),
-        )
-        for result in first_tests:
-            if result:
-                return result
-    few = isolated(found)
-    if few:
-        return few
-    if found.size <= LARGEST:
-        for result in (
-            constant_offset(a, b), constant_scale(a, b), negative_side(a, b, bound), channel_affine(a, b, channel_axis), border_only(a, b, bound), saturated(a, b, bound),
-        ):
-            if result:
-                return result
-    return one_sided(found) or Signature(Reason.BEYOND_TOLERANCE, f"{found.beyond} of {found.size} elements are beyond the bound")
+    with quiet:
+        if found.scale_cand == 0 and found.scale > 0:
+            return Signature(Reason.ALL_ZERO, "the candidate holds only zeros")
+        if found.size <= LARGEST:
+            ref, cand = np.asarray(ref), np.asarray(cand)
+            a, b = ref.astype(np.float64), cand.astype(np.float64)
+            first_tests = (
+                sign_flipped(a, b, bound), transposed(a, b, bound), reversed_axis(a, b, bound), channels_permuted(a, b, bound, channel_axis),
+                permuted(a, b, bound) if found.max_abs > GROSS * found.scale else None, low_precision(ref, cand),
+            )
+            for result in first_tests:
+                if result:
+                    return result
+        few = isolated(found)
+        if few:
+            return few
+        if found.size <= LARGEST:
+            for result in (
+                constant_offset(a, b), constant_scale(a, b), negative_side(a, b, bound), channel_affine(a, b, channel_axis), border_only(a, b, bound), saturated(a, b, bound),
+            ):
+                if result:
+                    return result
+        return one_sided(found) or Signature(Reason.BEYOND_TOLERANCE, f"{found.beyond} of {found.size} elements are beyond the bound")
 
 
 def shape_reason(ref: tuple[int, ...], cand: tuple[int, ...]) -> Reason:
