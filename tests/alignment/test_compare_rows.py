@@ -52,6 +52,23 @@ def test_type_and_shape():
     assert turned == failed(Reason.TRANSPOSED, Gate.SHAPE, shape=(2, 3), dtype="float32", size=6, hint="reference (2, 3), candidate (3, 2); equal after transposing the candidate by (1, 0)")
     mask = wide > 2  # too many arrays of booleans are equal after some turn
     assert whole(compare_tensors("x", mask, np.ascontiguousarray(mask.T)))["reason"] is Reason.SHAPE
+    none = np.zeros((0, 2), np.float32)
+    assert compare_tensors("x", none, none.T).reason is Reason.SHAPE
+
+
+def test_the_largest_array_whose_turn_is_looked_for(monkeypatch):
+    wide = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for largest, reason in ((6, Reason.TRANSPOSED), (5, Reason.SHAPE)):
+        monkeypatch.setattr("alignment.signatures.LARGEST", largest)
+        assert compare_tensors("x", wide, np.ascontiguousarray(wide.T)).reason is reason
+
+
+@pytest.mark.parametrize(("ref", "cand"), [(np.float32(1), np.float32([2])), (np.float32([1]), np.float32(2))])
+def test_zero_dimensions_are_judged_as_one(ref, cand):
+    truth = np.full(np.shape(ref), 1.25)
+    found = compare_tensors("x", ref, cand, allow_0d_as_1d=True, ref64=truth)
+    assert (found.shape, found.index, found.value_ref, found.value_cand, found.err_ref_fp64, found.err_cand_fp64) == (np.shape(ref), (0,), 1.0, 2.0, 0.25, 0.75)
+    assert compare_tensors("x", ref, cand).gate is Gate.SHAPE
 
 
 def test_a_turned_array_may_be_off_by_its_bound():
@@ -59,6 +76,7 @@ def test_a_turned_array_may_be_off_by_its_bound():
     bound = Tolerance(bound=0.25, source="s", floor=0.1)
     for off, reason in ((0.25, Reason.TRANSPOSED), (0.375, Reason.SHAPE)):
         assert compare_tensors("x", wide, np.ascontiguousarray(wide.T) + np.float32(off), tolerance=bound).reason is reason
+    assert compare_tensors("x", wide, np.ascontiguousarray(wide.T) + np.float32(0.25)).reason is Reason.SHAPE
 
 
 def test_empty():
@@ -107,6 +125,7 @@ def test_the_unequal_are_counted_over_all_chunks(monkeypatch):
     cand[[4, 5, 7, 9]] += 1
     found = compare_tensors("x", ref, cand)
     assert (found.beyond, found.index, found.value_ref, found.value_cand) == (4, (4,), 4, 5) and isinstance(found.value_ref, int)
+    assert (found.verdict, found.reason) == (Verdict.FAIL, Reason.NOT_EXACT)
 
 
 # -- within a bound
@@ -162,6 +181,9 @@ def test_float64_stands_beside_the_row_and_its_shape_must_fit():
     assert found.err_ref_fp64 == 0.25 and found.err_cand_fp64 == 0.25 and found.less_accurate == "neither"
     with pytest.raises(ValueError, match=r"x: the float64 run has shape \(4,\), the reference \(2, 2\)"):
         compare_tensors("x", A, A, tolerance=tolerance(), ref64=truth.reshape(-1))
+    for least, side in ((0.125, "neither"), (0.0625, "candidate")):  # twice the least is the error that counts
+        assert compare_tensors("x", A, A + np.float32(0.25), tolerance=tolerance(float64_minimum=least), ref64=A.astype(np.float64)).less_accurate == side
+    assert compare_tensors("x", A, A + np.float32(0.25), ref64=A.astype(np.float64)).less_accurate == "candidate"
     bare = compare_tensors("x", A, A, tolerance=tolerance())
     assert (bare.err_ref_fp64, bare.err_cand_fp64, bare.less_accurate) == (None, None, "")
 
@@ -269,6 +291,11 @@ def test_a_missing_and_an_extra_tensor():
 def test_a_renamed_tensor():
     rows = compare_bundles(B, {"one": A, "zwei": B["two"]}, {}, stage="data")
     assert [whole(one) for one in rows[1:]] == [keys("two", "zwei", Reason.RENAMED, "the candidate calls it 'zwei'; names must be equal", stage="data", match_method="stats")]
+
+
+def test_a_renamed_tensor_may_be_off_by_its_own_bound():
+    for bounds, reason in (({"a": tolerance()}, Reason.RENAMED), ({}, Reason.MISSING)):
+        assert compare_bundles({"a": A}, {"b": changed(3.25)}, bounds)[0].reason is reason
 
 
 @pytest.mark.parametrize("other", [np.arange(4, dtype=np.int32), np.arange(5), np.arange(4).reshape(2, 2), np.arange(4) + 1])

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from alignment.detections import DetectionDiff, DetectionFloor, Difference, Rules, assign, compare_detections
+from alignment.detections import DetectionDiff, DetectionFloor, Difference, Rules, _difference, assign, compare_detections
+from alignment.flips import ImageSide
 from alignment.noise import WIDEST_BOX_FLOOR, WIDEST_SCORE_FLOOR
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.result import TensorResult, plain
@@ -102,8 +103,8 @@ def test_the_least_overlap_of_one_box_with_two_labels(height, kinds):
 
 def test_whole_numbers_and_single_precision_are_compared_in_double():
     """A box of whole numbers and a score in float32 are the same detection as their doubles."""
-    ref = [one(np.array([0, 0, 200, 200], np.int16), np.float32(0.75))]
-    assert compare_detections(ref, [one((0.0, 0.0, 200.0, 200.0), 0.75)], floor=FLOOR).matched == 1
+    ref = [one(np.array([200, 0, 100, 200], np.uint8), np.float32(0.75))]
+    assert compare_detections(ref, [one((200.0, 0.0, 100.0, 200.0), 0.75)], floor=FLOOR).matched == 1
     big = [one((2**24 + 1, 0, 8, 8), 0.75)]
     assert differences(big, [one((2**24 + 3, 0, 8, 8), 0.75)], floor=DetectionFloor(1e-3, 1.0))[0].box_diff == 2.0
 
@@ -115,6 +116,18 @@ def test_images_in_any_order_with_any_count():
     diff = compare_detections(ref, cand, floor=FLOOR)
     assert (diff.images, diff.matched, diff.differences) == (4, 17, [])
     assert {d.image_id: d.kind for d in differences(ref, [d for d in cand if d["image_id"] != 3])} == {3: "missing"}
+
+
+def test_differences_of_an_image_stand_in_the_order_of_its_detections():
+    many = [one((9 * k, 0, 8, 8), 0.5, image=7 - k % 2) for k in range(200)]
+    assert [(d.image_id, d.box_ref[0]) for d in differences(many, [])] == [(6, 9 * k) for k in range(1, 200, 2)] + [(7, 9 * k) for k in range(0, 200, 2)]
+
+
+def test_the_larger_margin_speaks_whatever_the_causes_are_called():
+    box = ImageSide(np.float64([[0, 0, 8, 8]]), np.array([1]), np.array([0.5]))
+    for ref, cand in ((("nms_overlap", 0.125), ("follows", 0.25)), (("follows", 0.25), ("nms_overlap", 0.125))):
+        found = _difference("moved", 7, box, box, 0, 0, {("ref", 0): ref, ("cand", 0): cand})
+        assert (found.cause, found.margin) == ("follows", 0.25)
 
 
 @pytest.mark.parametrize(("bad", "said"), [

@@ -50,6 +50,17 @@ def test_overlaps():
     assert paired_iou(boxes.boxes[rows], boxes.boxes[columns]).reshape(6, 6) == pytest.approx(expected)
 
 
+def test_boxes_without_area_overlap_nothing_whatever_lay_in_memory():
+    points = side(*[(k, k, k, k, 0) for k in range(4)])
+    for _ in range(3):
+        used = [np.full((4, 4), np.nan) for _ in range(30)]
+        del used
+        assert points.iou(points).tolist() == [[0.0] * 4] * 4
+        used = [np.full(4, np.nan) for _ in range(30)]
+        del used
+        assert paired_iou(points.boxes, points.boxes).tolist() == [0.0] * 4
+
+
 def test_slack_is_its_formula():
     """Boxes 4 x 2 and 2 x 8 with an intersection of 2 x 1, corners that move by 0.25."""
     a, b = np.array([0.0, 0, 4, 2]), np.array([1.0, 1, 3, 9])
@@ -138,6 +149,12 @@ def test_the_nearest_of_several_rivals_gives_the_margin():
     assert lone(other, side((*near, 2)), shared=[(0, 0)], limits=NEAR) == {}
 
 
+def test_without_a_floor_the_threshold_itself_is_near():
+    ref = side((0, 0, 3, 1, 0.75), (1, 0, 4, 1, 0.5))
+    exact = Limits(0.125, 0.0, 0.0, 0.5, 100)
+    assert lone(ref, side((0, 0, 3, 1, 0.75)), shared=[(0, 0)], limits=exact) == {("ref", 1): ("nms_overlap", 0.0)}
+
+
 # -- what follows from another flip
 
 
@@ -166,6 +183,15 @@ def test_a_chain_of_followers():
     ref = side((0, 0, 4, 1, 0.75), (2, 0, 6, 1, 0.5))
     cand = side((1, 0, 5, 1, 0.5625))
     assert lone(ref, cand, limits=wide) == {("ref", 0): ("score_threshold", 0.0625), ("cand", 0): ("follows", 0.0625), ("ref", 1): ("follows", 0.0625)}
+
+
+def test_a_follower_takes_the_smaller_margin_of_two_leaders():
+    """Both leaders of the reference lie near the threshold beside the same rival, the later one nearer; either would suppress the candidate's box."""
+    ref = side((0, 0, 3, 1, 0.75), (1.002, 0, 4.002, 1, 0.5), (1, 0, 4, 1, 0.5))
+    cand = side((0, 0, 3, 1, 0.75), (1.5, 0, 4.5, 1, 0.375))
+    found = lone(ref, cand, shared=[(0, 0)], limits=NEAR)
+    assert found[("ref", 2)] == ("nms_overlap", 0.0) and found[("ref", 1)][1] > 0
+    assert found[("cand", 1)] == ("follows", 0.0)
 
 
 def test_a_suppressor_must_overlap_more_than_the_threshold_less_the_slack():
@@ -197,6 +223,17 @@ def test_moved_box(which, moved, explained):
     assert found == ({(which, 1): ("moved_box", pytest.approx(moved))} if explained else {})
 
 
+@pytest.mark.parametrize("which", ["ref", "cand"])
+def test_moved_boxes_are_told_apart_by_their_place_on_the_other_side(which):
+    """Two pairs moved, each at another place in the two lists; only the one that moved by 1 lies upon the lone box, and its shift is the margin."""
+    limits = Limits(0.125, 0.5, 0.0, 0.5, 100)
+    here = side((50, 0, 58, 1, 0.75), (1, 0, 9, 1, 0.25), (0, 0, 8, 1, 0.75))
+    there = side((1, 0, 9, 1, 0.75), (53, 0, 61, 1, 0.75))
+    pairs = [(0, 1), (2, 0)]
+    found = lone(here, there, linked=pairs, limits=limits) if which == "ref" else lone(there, here, linked=[(j, i) for i, j in pairs], limits=limits)
+    assert found == {(which, 1): ("moved_box", 1.0)}
+
+
 def test_a_relabelled_box_moves_nothing():
     limits = Limits(0.125, 0.5, 0.0, 0.5, 100)
     assert lone(side((0, 0, 8, 1, 0.75, 1), (1, 0, 9, 1, 0.25, 2)), side((1, 0, 9, 1, 0.75, 2)), linked=[(0, 0)], limits=limits) == {}
@@ -211,7 +248,7 @@ def test_a_relabelled_box_moves_nothing():
 def test_near_tie(gap, proof, shift, margin):
     """The winner there is better by `gap`; before suppression it had this box, `shift` off, with a score `proof` off."""
     here, there = side((0, 0, 8, 8, 0.5)), side((1, 0, 9, 8, 0.5 + gap))
-    before = side((shift, 0, 8 + shift, 8, 0.5 + proof), (0, 0, 8, 8, 0.5, 2))
+    before = side((shift, 0, 8 + shift, 8, 0.5 + proof), (0, 0, 8, 8, 0.5, 2), (90, 0, 98, 8, 0.5))
     found = lone(here, there, before=(None, before))
     # a winner that is worse by more than the floor is none, and one that is better by more than two floors is no tie
     wins = gap >= -0.125 and abs(gap) <= 0.25 and proof <= 0.125 and shift <= 0.5
@@ -238,6 +275,8 @@ def test_class_near_tie():
         assert lone(ref, cand, linked=[(0, 0)], before=lacking) == {}
     one_class = lone(ref, side((0, 0, 8, 8, 0.75, 1)), linked=[(0, 0)], before=BEFORE)  # nothing was relabelled
     assert {cause for cause, _ in one_class.values()} == {"near_tie"}
+    shown = side((0, 0, 8, 8, 0.9, 1)), side((0, 0, 8, 8, 0.4, 1))  # of one class, with other scores, just as before suppression
+    assert lone(*shown, linked=[(0, 0)], before=shown) == {}
 
 
 @pytest.mark.parametrize(("score", "shift", "gap"), [(0.5, 0, 0.25), (0.4999999, 0, None), (0.625, 0.5, 0.125), (0.625, 0.5000001, None), (1.0, 0, 0.25), (1.0000001, 0, None)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from alignment import measures
+from alignment.blocks import Blocks
 from alignment.measures import ChannelLayout, channel_layout, first_not_finite, first_unequal, measure, rmse_between, ulp, ulp_distance
 
 
@@ -135,6 +136,16 @@ def test_far_ulps_are_summed_over_chunks(chunk):
     assert measure(ref, cand, bound=0).ulp_p99 == 32768.0
     assert measures._ulp_quantile(np.array([0, 3]), np.array([0, 0, 0, 4]), 7, 0.5) == 8.0
     assert measures._ulp_quantile(np.array([2, 2, 1]), np.array([1, 1]), 7, 0.5) == 1.0
+    assert measures._ulp_quantile(np.array([1, 0, 2]), np.array([0, 0, 1]), 4, 1.0) == 4.0
+
+
+def test_a_stored_tensor_is_read_whole_up_to_a_chunk(monkeypatch):
+    monkeypatch.setattr(measures, "CHUNK", 4)
+    values = np.arange(5, dtype=np.float32)
+    small, large = (Blocks((size,), values.dtype, lambda start, stop: values[start:stop]) for size in (4, 5))
+    assert measures.flat(large) is large and measures.held(large) is large and measures.held(values) is values
+    assert isinstance(measures.held(small), np.ndarray) and measures.held(small).tolist() == [0, 1, 2, 3]
+    assert dataclasses.astuple(measure(large, large, bound=0.0)) == dataclasses.astuple(measure(values, values, bound=0.0))
 
 
 def test_rmse_between_narrow_types(chunk):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import alignment
 from alignment import reasons
 from alignment.noise import Tolerance
 from alignment.reasons import Gate, Reason, Verdict
@@ -50,7 +53,7 @@ def test_a_tensor_judged_twice():
 
 
 @pytest.mark.parametrize(("declared", "used", "hint"), [
-    (1e-6, 1e-6, None), (1e-6, math.nextafter(1e-6, 1), "judged by 1e-06, but the declared bound is 1e-06"), (1.5e-6, 1.2345e-3, "judged by 0.00123, but the declared bound is 1.5e-06"),
+    (1e-6, 1e-6, None), (1e-6, math.nextafter(1e-6, 1), "judged by 1e-06, but the declared bound is 1e-06"), (1.23456e-6, 1.2345e-3, "judged by 0.00123, but the declared bound is 1.23e-06"),
     (1e300, 1e301, "judged by 1e+301, but the declared bound is 1e+300"), (None, 0.0, None), (None, 1e-9, "judged by 1e-09, but the declared bound is absent"),
 ])
 def test_another_bound_than_the_declared_one(declared, used, hint):
@@ -60,6 +63,11 @@ def test_another_bound_than_the_declared_one(declared, used, hint):
         assert found == checked("x", "x", Verdict.PASS, Reason.OK, tolerance=used)
     else:
         assert found == checked("x", "x", Verdict.FAIL, Reason.TOLERANCE_CHANGED, Gate.RUN, tolerance=used, hint=hint)
+
+
+def test_a_bound_is_held_to_the_table_only_where_there_are_both():
+    judged = checked("x", "x", Verdict.PASS, Reason.OK, tolerance=1.0)
+    assert Result("layers", tensors=[judged]).tensors == [judged] and Result("layers", tolerances={}, tensors=[OK]).tensors == [OK]
 
 
 @pytest.mark.parametrize(("least", "verdict", "reason"), [(0.5, Verdict.PASS, Reason.OK), (0.5000001, Verdict.INCONCLUSIVE, Reason.COVERAGE)])
@@ -122,6 +130,21 @@ def test_files_are_readable_utf8_and_strict(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "c.json", {"a": math.nan})
     assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_a_result_is_written_into_folders_that_are_not_there_and_read_in_any_locale(tmp_path):
+    folder = tmp_path / "a" / "b" / "c"
+    result = Result("层", tensors=[OK])
+    assert result.write(str(folder)) == folder / "result.json" and read_result(folder) == result.to_json()
+    again = "import sys; from alignment.result import *; from pathlib import Path; found = read_result(sys.argv[1]); write_json(Path(sys.argv[1]) / 'again.json', found)"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", again, str(folder)], env=environment, cwd=Path(alignment.__file__).parents[1], check=True)
+    assert (folder / "again.json").read_bytes() == (folder / "result.json").read_bytes()
+
+
+def test_a_result_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"none.json does not exist; run the command again with --output .+\.$"):
+        read_result(tmp_path / "none.json")
 
 
 def test_a_place_that_cannot_be_written_says_why(tmp_path):

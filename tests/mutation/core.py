@@ -1,0 +1,144 @@
+"""One module of the judging core under mutation: a copy of the tree, mutmut's run in it, and what it found."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jt_nanodet.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+ALIGNMENT = "tests/alignment"
+#: Each module and the tests that judge it: fast ones, without a framework, because they run for every mutant.
+CORE: dict[str, tuple[str, ...]] = {
+    "compare": ("test_compare_rows.py", "test_compare.py"),
+    "measures": ("test_measures.py", "test_compare_rows.py"),
+    "noise": ("test_noise_rows.py", "test_noise.py"),
+    "result": ("test_result_rows.py", "test_result.py"),
+    "signatures": ("test_signatures.py",),
+    "flips": ("test_flips.py",),
+    "detections": ("test_detections_rows.py", "test_detections.py"),
+    "locate": ("test_locate_rows.py", "test_locate.py"),
+    "causes": ("test_causes.py",),
+    "bundle": ("test_bundle_rows.py", "test_bundle.py"),
+}
+#: What a copy needs so that these tests can be imported.
+COPIED = ("alignment", "configs", "jt_nanodet", "reports", "torch_ref", "weights_convert", "tests", "pyproject.toml")
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["alignment"]
+only_mutate = ["alignment/{module}.py"]
+also_copy = {copied}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-m", "not jittor and not torch and not slow", "-k", "{left_out}", "-p", "no:cacheprovider"]
+use_git_change_detection = false
+"""
+#: mutmut's exit codes; anything else means that the run itself went wrong (see its README).
+KILLED, SURVIVED, TIMEOUT = {1, 3}, {0, 5, 33}, {24, -24, 36, 152, 255}
+#: A mutant is written with so many characters of its line on either side of what changed.
+AROUND = 30
+
+
+#: Hundreds of faultless pairs: they hold the rate of false alarms, take seconds, and are not there to kill mutants.
+LEFT_OUT = "not no_fault_no_alarm and not hundreds_of_images"
+
+
+def tests_of(module: str) -> list[str]:
+    return [f"{ALIGNMENT}/{name}" for name in CORE[module]]
+
+
+def fingerprint(module: str, mutmut: str) -> str:
+    """Of the module, the tests that judge it, and mutmut's version: a run under the same one need not be made again."""
+    digest = hashlib.sha256(mutmut.encode())
+    for name in (f"alignment/{module}.py", *tests_of(module)):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def copy_tree(module: str, folder: Path) -> None:
+    """The parts of the repository that the tests import, with mutmut's settings for this module."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    copied = json.dumps([name for name in COPIED if name not in ("alignment", "tests", "pyproject.toml")])
+    with open(folder / "pyproject.toml", "a", encoding="utf-8") as stream:
+        stream.write(SETTINGS.format(module=module, copied=copied, tests=json.dumps(tests_of(module)), left_out=LEFT_OUT))
+
+
+def mutate(folder: Path, children: int, progress: Callable[[str], None]) -> None:
+    """Run mutmut in the copy; its output is ``run.log`` beside it. UserError when it gives up."""
+    log = folder.with_suffix(".log")
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
+    # by its entry point: run with -m it imports itself twice, and says so
+    words = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(children)]
+    with open(log, "w", encoding="utf-8") as stream:
+        child = subprocess.Popen(words, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            last = time.monotonic()
+            while child.poll() is None:
+                time.sleep(0.5)
+                if time.monotonic() - last > 10:
+                    last = time.monotonic()
+                    progress((re.findall(r"\d+/\d+", _tail(log)) or ["preparing"])[-1])
+        finally:
+            child.terminate()
+            child.wait()
+    if child.returncode:
+        raise UserError(f"mutmut ended with exit code {child.returncode}; read {log} and run the command again")
+
+
+def _tail(path: Path) -> str:
+    return path.read_bytes()[-400:].decode("utf-8", "replace")
+
+
+def found(module: str, folder: Path) -> dict[str, Any]:
+    """Counts of one module and its mutants that were not killed. UserError when mutmut left one unjudged."""
+    mutated = folder / "mutants" / "alignment" / f"{module}.py"
+    codes: dict[str, int | None] = json.loads(mutated.with_name(f"{module}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+    odd = sorted({str(code) for code in codes.values() if code not in KILLED | SURVIVED | TIMEOUT})
+    if odd or not codes:
+        raise UserError(f"mutmut left mutants of alignment/{module}.py unjudged (exit code {', '.join(odd) or 'none'}); remove {folder} and run the command again")
+    functions = dict(_functions(mutated.read_text(encoding="utf-8")))
+    return {
+        "mutants": len(codes), "killed": sum(code in KILLED for code in codes.values()), "timeouts": sum(code in TIMEOUT for code in codes.values()),
+        "survived": sum(code in SURVIVED for code in codes.values()),
+        "survivors": [{"function": plain_name(key), "change": change(functions, key)} for key, code in codes.items() if code in SURVIVED],
+    }
+
+
+def plain_name(key: str) -> str:
+    """``alignment.flips.xǁ_Flipsǁbase__mutmut_3`` is a mutant of ``_Flips.base``."""
+    return key.rpartition("__mutmut_")[0].rpartition(".")[2].removeprefix("x").removeprefix("_" if "ǁ" not in key else "ǁ").replace("ǁ", ".")
+
+
+def _functions(source: str) -> Iterator[tuple[str, list[str]]]:
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name:
+            yield node.name, [line.strip() for line in lines[node.lineno:node.end_lineno]]
+
+
+def change(functions: dict[str, list[str]], key: str) -> str:
+    """What was changed, as ``before[old -> new]after`` within its line."""
+    name = key.rpartition(".")[2]
+    pairs = list(difflib.unified_diff(functions[name.rpartition("__mutmut_")[0] + "__mutmut_orig"], functions[name], n=0, lineterm=""))
+    old, new = (" ".join(line[1:] for line in pairs if line[0] == sign and line[:3] != sign * 3) for sign in "-+")
+    start = len(os.path.commonprefix([old, new]))
+    end = len(os.path.commonprefix([old[start:][::-1], new[start:][::-1]]))
+    cut = slice(start, len(old) - end)
+    return f"{old[:start][-AROUND:]}[{old[cut]} -> {new[start:len(new) - end]}]{old[cut.stop:][:AROUND]}"
