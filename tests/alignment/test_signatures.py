@@ -56,6 +56,21 @@ def test_integers_are_compared_in_double_precision():
 def test_large_arrays_are_named_by_their_measures_alone(monkeypatch, limit, reason):
     monkeypatch.setattr(s, "LARGEST", limit)
     assert named(X, -X)[0] is reason
+    assert named(X, X + 0.25)[0] is (Reason.CONSTANT_OFFSET if limit == X.size else Reason.ONE_SIDED)
+
+
+def test_patterns_are_asked_with_the_arrays_the_bound_and_the_axis():
+    assert named(X[0, 0, :, :7], X[0, 0, :, :7] + 0.25) == (Reason.CONSTANT_OFFSET, "the candidate is the reference plus 0.25")  # a square, which might have been turned
+    ring = np.array([1.0, 5.0, 2.0, 9.0])[np.add.outer(np.arange(4), np.arange(4)) % 4]  # turned by one, in rows or in columns
+    for axis in (0, 1):
+        assert named(ring, ring[[1, 2, 3, 0]], 0.0, axis) == (Reason.CHANNELS_PERMUTED, f"equal after reordering axis {axis} of the candidate: 4 of 4 slices have moved")
+    single = X.astype(np.float32)
+    assert named(single, single.astype(np.float16).astype(np.float32)) == (Reason.LOW_PRECISION, "every value of the candidate is a float16 number")
+    lonely = X.copy()
+    lonely[1, 2, 3, 4] += 0.5
+    assert named(X, lonely) == (Reason.ISOLATED, f"only 1 of {X.size} elements is beyond the bound")
+    lines = X * np.linspace(0.5, 2, 6)[:, None, None]
+    assert named(X, lines) == (Reason.CHANNEL_AFFINE, "each channel is scaled and shifted on its own; the factors lie between 0.5 and 2")
 
 
 def test_a_permutation_needs_a_gross_difference():
@@ -106,6 +121,7 @@ def test_reversed():
     four, two = RNG.normal(size=(4, 5)), RNG.normal(size=(2, 5))
     assert s.reversed_axis(four, four[::-1], 0.0) and s.reversed_axis(two, two[::-1], 0.0)
     assert s.reversed_axis(np.ones((1, 1)), np.zeros((1, 1)), 0.0) is None and s.reversed_axis(np.ones((1, 1)), np.ones((1, 1)), 0.0) is None
+    assert s.reversed_axis(three[:, :1], three[::-1, :1], 0.0) is None
     column = RNG.normal(size=(5, 1))
     assert said(s.reversed_axis(column, column[::-1], 0.0)) == (Reason.REVERSED, "equal after reversing axis 0 of the candidate")
 
@@ -160,14 +176,17 @@ def test_no_order_of_channels():
     assert s.channels_permuted(row, row[:, ::-1], 0.0, 1) is None
     pair = RNG.normal(size=(2, 3))
     assert "axis 0" in s.channels_permuted(pair, pair[::-1], 0.0, 1).hint
-    equal = np.ones((4, 3))
-    assert s.channels_permuted(equal, equal, 0.0, 0) is None
+    assert "axis 0" in s.channels_permuted(pair[..., None], pair[::-1, :, None], 0.0, 2).hint  # the axis of channels has one alone
+    for count in (4, 300):
+        equal = np.ones((count, 3))
+        assert s.channels_permuted(equal, equal, 0.0, 0) is None
     near, other = permuted_channels([1, 0, 2])
     assert s.channels_permuted(near, other + 0.25, 0.25, 1) is not None or s.channels_permuted(near, other, 0.25, 1)
 
 
 def test_the_same_values_elsewhere():
     assert said(s.permuted(np.array([1.0, 2.0]), np.array([2.0, 1.0]), 0.0)) == (Reason.PERMUTED, "the candidate holds the same values at other places")
+    assert s.permuted(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[4.0, 2.0], [1.0, 3.0]]), 0.0)
     assert s.permuted(np.array([1.0]), np.array([1.0]), 0.0) is None and s.permuted(np.array([1.0, 2.0]), np.array([2.0, 2.0]), 0.0) is None
 
 
@@ -204,6 +223,13 @@ def test_fits_need_sixteen_elements(size):
 
 def test_what_is_no_offset_or_scale():
     assert s.constant_scale(np.zeros(20), np.ones(20)) is None and s.constant_offset(np.arange(20.0), np.arange(20.0) * 2) is None and s.constant_scale(np.arange(20.0), np.arange(20.0) + 9) is None
+
+
+def test_noise_that_is_small_beside_the_values_is_no_scale():
+    a = -np.arange(1.0, 21.0)
+    b = a + 0.01 * RNG.normal(size=20)
+    assert s.constant_scale(a, b) is None and s.negative_side(np.append(a, 1.0), np.append(b, 1.0), 0.0) is None
+    assert s.channel_affine(np.stack([a, a]), np.stack([b, b[::-1]]), 0) is None and s.channel_affine(np.stack([a, a]), np.stack([b, b]), 0) is None
 
 
 def test_the_negative_side_alone():
@@ -254,6 +280,7 @@ def test_differences_at_the_border(height, width, ring, within):
 def test_a_border_needs_three_axes_and_a_bound_that_is_broken():
     a, b = border(9, 9, 1)
     assert s.border_only(a[0], b[0], 0.5) is None
+    assert s.border_only(a + 9, b + 9, 0.5) and s.border_only(a[None, None], b[None, None], 0.5)
     b[0, 4, 4] = 0.5
     assert s.border_only(a, b, 0.5) and s.border_only(a, b, 0.4999999) is None
     assert s.border_only(np.zeros((1, 2, 9, 9)), np.stack([border(9, 9, 1)[1]]), 0.5)
@@ -283,6 +310,20 @@ def test_shorter_formats():
     short = (ref.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
     assert s.low_precision(ref, short).hint == "every value of the candidate is a bfloat16 number"
     assert s.low_precision(ref[:15], short[:15]) is None and s.low_precision(ref, ref) is None and s.low_precision(short, short) is None and s.low_precision(ref.astype(np.float64), short) is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("lacking", "zeros", "named"), [(8, 0, True), (7, 0, False), (2, 14, True), (2, 10, False), (0, 16, False), (1, 14, True)])
+def test_half_of_what_is_not_zero_must_be_lacking_in_the_shorter_format(lacking, zeros, named):
+    """Sixteen elements: `lacking` no float16 holds (some are too large for it), `zeros`, and the rest are ones."""
+    ref = np.ones(16, np.float32)
+    ref[:lacking] = [1e30 if k % 2 else 1.0001 for k in range(lacking)]
+    ref[16 - zeros:] = 0
+    assert (s.low_precision(ref, np.ones(16, np.float32)) is not None) is named
+
+
+def test_every_bit_below_a_shorter_format_counts():
+    assert s._bits_clear(np.uint32([0, 1, 2, 0x8000, 0x10000]).view(np.float32), 16).tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize(("ref", "cand", "reason"), [
