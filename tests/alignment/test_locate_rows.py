@@ -102,6 +102,17 @@ def test_error_over_bound(error, bound, ratio):
     assert found(row("b", **{**BAD, "max_abs": error, "tolerance": bound}))["ratio"] == ratio
 
 
+def test_the_evidence_of_the_named_row_reaches_its_causes():
+    rows = row("a"), row("b", **BAD, module_type="BatchNorm")
+    growing = ((0, 0.5, False), (1, 1.0, False), (2, 3.0, True))
+    for more, hints in (
+        ({}, (False, False)), ({"training": True}, (False, False)), ({"evaluated": {"b": row("b")}}, (False, False)), ({"training": True, "evaluated": {"a": row("a")}}, (False, False)),
+        ({"training": True, "evaluated": {"b": row("b")}}, (True, False)), ({"histories": {"b": growing}}, (False, True)), ({"histories": {"a": growing}}, (False, False)),
+    ):
+        causes = found(*rows, **more)["causes"]
+        assert tuple(any(one.startswith(words) for one in causes) for words in ("equal in evaluation mode", "clean at first and growing")) == hints
+
+
 def test_nothing_diverges():
     assert first_divergence([]) is None and first_divergence([row("a"), row("u", Verdict.INCONCLUSIVE)]) is None
 
