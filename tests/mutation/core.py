@@ -19,19 +19,19 @@ from typing import Any
 from jt_nanodet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALIGNMENT = "tests/alignment"
-#: Each module and the tests that judge it: fast ones, without a framework, because they run for every mutant.
+#: Each module and the tests below tests/ that judge it: fast ones, without a framework, because they run for every mutant.
 CORE: dict[str, tuple[str, ...]] = {
-    "compare": ("test_compare_rows.py", "test_compare.py"),
-    "measures": ("test_measures.py", "test_compare_rows.py"),
-    "noise": ("test_noise_rows.py", "test_noise.py"),
-    "result": ("test_result_rows.py", "test_result.py"),
-    "signatures": ("test_signatures.py",),
-    "flips": ("test_flips.py",),
-    "detections": ("test_detections_rows.py", "test_detections.py"),
-    "locate": ("test_locate_rows.py", "test_locate.py"),
-    "causes": ("test_causes.py",),
-    "bundle": ("test_bundle_rows.py", "test_bundle.py"),
+    "compare": ("alignment/test_compare_rows.py", "alignment/test_compare.py"),
+    "measures": ("alignment/test_measures.py", "alignment/test_compare_rows.py"),
+    "noise": ("alignment/test_noise_rows.py", "alignment/test_noise.py"),
+    "result": ("alignment/test_result_rows.py", "alignment/test_result.py"),
+    "signatures": ("alignment/test_signatures.py",),
+    "flips": ("alignment/test_flips.py",),
+    "detections": ("alignment/test_detections_rows.py", "alignment/test_detections.py"),
+    "locate": ("alignment/test_locate_rows.py", "alignment/test_locate.py"),
+    "causes": ("alignment/test_causes.py",),
+    "pairing": ("pairs/test_pairing.py",),
+    "bundle": ("alignment/test_bundle_rows.py", "alignment/test_bundle.py"),
 }
 #: What a copy needs so that these tests can be imported.
 COPIED = ("alignment", "configs", "jt_nanodet", "reports", "torch_ref", "weights_convert", "tests", "pyproject.toml")
@@ -55,7 +55,7 @@ LEFT_OUT = "not no_fault_no_alarm and not hundreds_of_images"
 
 
 def tests_of(module: str) -> list[str]:
-    return [f"{ALIGNMENT}/{name}" for name in CORE[module]]
+    return [f"tests/{name}" for name in CORE[module]]
 
 
 def fingerprint(module: str, mutmut: str) -> str:
