@@ -6,6 +6,11 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +73,79 @@ def test_shards_begin_where_they_are_full(tmp_path, limit, files):
     assert sorted(p.name for p in (tmp_path / "x").iterdir()) == sorted([*names[:files], "header.json"])
 
 
+def test_every_shard_is_counted_from_nothing(tmp_path):
+    written(tmp_path / "x", {name: np.full(1, k, np.float64) for k, name in enumerate("abcdef")}, shard_bytes=17)
+    assert [one["file"] for one in document(tmp_path / "x")["tensors"].values()] == ["tensors.safetensors"] * 3 + ["tensors-0002.safetensors"] * 3
+
+
+def test_what_an_earlier_attempt_left_is_removed(tmp_path):
+    left = tmp_path / f".x.{os.getpid()}.partial"
+    left.mkdir()
+    (left / "half").write_text("x")
+    written(tmp_path / "x", {"a": np.ones(1)})
+    assert os.listdir(tmp_path) == ["x"] and sorted(os.listdir(tmp_path / "x")) == ["header.json", "tensors.safetensors"]
+
+
+def test_a_second_end_does_nothing(tmp_path):
+    for end in (BundleWriter.close, BundleWriter.abort):
+        writer = BundleWriter(tmp_path / "x", HEADER)
+        writer.add("a", np.ones(1))
+        writer.close()
+        end(writer)
+        assert Bundle.open(tmp_path / "x")["a"] == 1
+    gone = BundleWriter(tmp_path / "y", HEADER)
+    shutil.rmtree(tmp_path / f".y.{os.getpid()}.partial")
+    gone.abort()
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize(("place", "error", "said"), [
+    ("save_file", ValueError("disk full"), "disk full"), ("save_file", OSError(28, "No space left on device"), "No space left on device"), ("os.replace", OSError(13, "Permission denied"), "Permission denied"),
+])
+def test_a_disk_that_fails_is_named_and_leaves_nothing(tmp_path, monkeypatch, place, error, said):
+    def fail(*args):
+        raise error
+
+    with pytest.raises(UserError, match=f"x cannot be written .{said}.; give a folder you can write to with --output.$"), BundleWriter(tmp_path / "x", HEADER) as writer:
+        writer.add("a", np.ones(1))
+        if place == "save_file":
+            monkeypatch.setattr(b, "save_file", fail)
+        else:
+            kept = os.replace  # header.json is renamed as well, within the folder
+            monkeypatch.setattr(b.os, "replace", lambda source, target: fail() if str(target).endswith("x") else kept(source, target))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_bundle_is_read_in_any_locale(tmp_path):
+    assert list(Bundle.open(written(tmp_path / "x", {"头": np.ones(1)}))) == ["头"]
+    again = "import sys; from alignment.bundle import Bundle; sys.stdout.buffer.write(list(Bundle.open(sys.argv[1]))[0].encode('utf-8'))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", again, str(tmp_path / "x")], env=environment, cwd=Path(b.__file__).parents[1], check=True, capture_output=True)
+    assert done.stdout.decode("utf-8") == "头"
+
+
+def replaced(folder, entries, data):
+    """The bundle's file as one with this header and these bytes; its size as recorded fits."""
+    head = json.dumps(entries).encode()
+    (folder / "tensors.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
+    return changed(folder, files={"tensors.safetensors": 8 + len(head) + len(data)})
+
+
+def test_words_beside_the_tensors_are_passed_over(tmp_path):
+    good = written(tmp_path / "x", {"a": np.ones(1)})
+    entry = {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}
+    for entries in ({"__metadata__": {"a": "b"}, "a": entry}, {"a": entry, "__metadata__": {"a": "b"}}):
+        assert Bundle.open(replaced(good, entries, np.full(1, 3.0).tobytes()))["a"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("place", [[0, 7], [0, 4], [1, 9], [8, 16], [-8, 0], [8, 0], [0, 9]])
+def test_bytes_that_are_not_the_tensors(tmp_path, place):
+    """The file holds eight bytes after its header, all of them the tensor's."""
+    good = written(tmp_path / "x", {"a": np.ones(1)})
+    with pytest.raises(UserError, match="tensors.safetensors and header.json disagree about 'a'"):
+        Bundle.open(replaced(good, {"a": {"dtype": "F64", "shape": [1], "data_offsets": place}}, bytes(8)))
+
+
 def test_arrays_are_copied_when_they_are_added(tmp_path):
     array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     with BundleWriter(tmp_path / "deep" / "x", HEADER) as writer:
@@ -117,7 +195,7 @@ def test_what_cannot_be_opened(tmp_path):
         Bundle.open(good)
 
 
-@pytest.mark.parametrize("length", [0, 2, 3])
+@pytest.mark.parametrize("length", [0, 1, 2, 3])
 def test_the_length_of_a_header(tmp_path, length):
     """Ten bytes hold a length and a header of two; nothing less or more."""
     good = written(tmp_path / "x", {"a": np.ones(3)})
@@ -126,7 +204,7 @@ def test_the_length_of_a_header(tmp_path, length):
     if length == 2:
         assert len(Bundle.open(good)) == 0
     else:
-        with pytest.raises(UserError, match="is no safetensors file"):
+        with pytest.raises(UserError, match="is incomplete .Expecting property name" if length == 1 else "is no safetensors file"):
             Bundle.open(good)
 
 
