@@ -30,7 +30,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "detections": ("alignment/test_detections_rows.py", "alignment/test_detections.py"),
     "locate": ("alignment/test_locate_rows.py", "alignment/test_locate.py"),
     "causes": ("alignment/test_causes.py",),
-    "pairing": ("pairs/test_pairing.py",),
+    "pairing": ("pairs/test_pairing_rows.py",),
     "bundle": ("alignment/test_bundle_rows.py", "alignment/test_bundle.py"),
 }
 #: What a copy needs so that these tests can be imported.
