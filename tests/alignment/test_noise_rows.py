@@ -25,6 +25,11 @@ def test_a_whole_floor(monkeypatch, chunk):
     assert measure_floor(TRUTH, RUNS[::-1], channel_axis=None) == Floor(max_abs=0.5, rmse=0.25, scale=4.0, size=4, dtype="float32", repeats=2)
 
 
+def test_a_line_has_no_channels_and_small_values_have_their_own_scale():
+    line = np.float64([0.25, -0.5])
+    assert measure_floor(line, [line.astype(np.float32)] * 2) == Floor(max_abs=0.0, rmse=0.0, scale=0.5, size=2, dtype="float32", repeats=2)
+
+
 def test_the_widest_is_the_first_of_equals_and_zero_has_one_too():
     assert measure_floor(TRUTH, [RUNS[1], RUNS[1]], ["a", "b"]).widest == "a"
     still = measure_floor(TRUTH, [TRUTH.astype(np.float32)] * 2, ["a", "b"])
