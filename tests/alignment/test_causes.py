@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from alignment.causes import RULES, Evidence, cause_hints, speaking
+from alignment.causes import RULES, Evidence, cause_hints, half_inside, speaking
 from alignment.compare import compare_tensors
 from alignment.noise import measure_floor, tolerance_from_floor
 from alignment.reasons import Gate, Reason, Verdict
@@ -187,6 +187,28 @@ def test_an_error_that_grows_over_the_steps():
         assert "grows over steps" not in {rule.name for rule in speaking(evidence(last, history=other))}
 
 
+@pytest.mark.parametrize(("history", "speaks"), [
+    ([(0, 1.0, False), (1, 2.0, False), (2, 3.0, True)], True), ([(2, 3.0, True), (0, 1.0, False), (1, 2.0, False)], True), ([(0, 1.0, False), (1, 2.0, True)], False),
+    ([(0, 1.0, False), (1, 2.0, True), (2, 3.0, False)], False), ([(0, 1.0, False), (1, 3.0, True), (2, 2.0, True)], False), ([(0, 1.0, False), (1, 1.0, False), (2, 3.0, True)], False),
+    ([(0, 1.0, False), (1, None, True), (2, 2.0, False), (3, 3.0, True)], True), ([(0, 1.0, False), (1, None, True), (2, 2.0, True)], False),
+])
+def test_what_grows(history, speaks):
+    """Three steps that are known, in order of the steps; clean at first, failed at last, and larger each time."""
+    row = TensorResult("x", "x", Verdict.FAIL, Reason.MISSING, Gate.KEYS)
+    assert [hint.startswith("clean at first") for hint in cause_hints(row, history=history)] == [True] * speaks
+
+
+@pytest.mark.parametrize(("rel_l2", "share", "speaks"), [
+    (2.0**-14, 1.0, True), (2.0**-14 - 2.0**-40, 1.0, False), (2.0**-7, 1.0, True), (2.0**-7 + 2.0**-40, 1.0, False), (2.0**-10, 1.5, True), (2.0**-10, 0.5, True), (2.0**-10, 1.75, False),
+    (2.0**-10, None, False), (None, 1.0, False),
+])
+def test_an_error_of_the_size_of_half_precision(monkeypatch, rel_l2, share, speaks):
+    """`share`: what part of the squared error the cosine knows of; the limit is set to a number that is exact."""
+    monkeypatch.setattr("alignment.causes.UNRELATED", 0.5)
+    cosine = None if share is None else 1 - share * (rel_l2 or 1.0) ** 2 / 2
+    assert half_inside(Evidence(TensorResult("x", "x", Verdict.FAIL, Reason.BEYOND_TOLERANCE, Gate.BOUND, rel_l2=rel_l2, cosine=cosine))) is speaks
+
+
 def test_every_rule_is_planted():
     planted = set().union(*(plant[5] for plant in PLANTS)) | {"type", "less accurate", "grows over steps"}
     assert {rule.name for rule in RULES} == planted and len({rule.name for rule in RULES}) == len(RULES)
@@ -203,4 +225,6 @@ def test_hints_are_sentences_most_special_first():
     row = row_of(batch_norm(X), batch_norm(X, unbiased=True), "BatchNorm2d", "backward")
     hints = cause_hints(row, training=True, evaluated=TensorResult("x", "x", Verdict.PASS, Reason.OK, Gate.BOUND))
     assert hints[0].startswith("equal in evaluation mode") and "eps" in hints[1] and len(hints) == 3
+    untrained = cause_hints(row, evaluated=TensorResult("x", "x", Verdict.PASS, Reason.OK, Gate.BOUND))
+    assert untrained == hints[1:]
     assert cause_hints(TensorResult("x", "x", Verdict.FAIL, Reason.MISSING, Gate.KEYS)) == ()

@@ -71,7 +71,7 @@ def test_unequal_floats_without_a_tolerance_are_undecided():
     (np.zeros((2, 0), np.float32), np.zeros((2, 0), np.float32), Reason.EMPTY),
     (np.array([1, 2, 3]), np.array([1, 2, 4]), Reason.NOT_EXACT),
     (np.array([True, False]), np.array([True, True]), Reason.NOT_EXACT),
-], ids=str)
+])
 def test_what_the_arrays_are(ref, cand, reason):
     row = compare_tensors("x", ref, cand, tolerance=EXACT)
     assert (row.verdict, row.reason) == (Verdict.FAIL, reason)

@@ -41,7 +41,7 @@ source_paths = ["alignment"]
 only_mutate = ["alignment/{module}.py"]
 also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-m", "not jittor and not torch and not slow", "-k", "{left_out}", "-p", "no:cacheprovider"]
+pytest_add_cli_args = {words}
 use_git_change_detection = false
 """
 #: mutmut's exit codes; anything else means that the run itself went wrong (see its README).
@@ -52,6 +52,7 @@ AROUND = 30
 
 #: Hundreds of faultless pairs: they hold the rate of false alarms, take seconds, and are not there to kill mutants.
 LEFT_OUT = "not no_fault_no_alarm and not hundreds_of_images"
+WORDS = ["-m", "not jittor and not torch and not slow", "-k", LEFT_OUT, "-p", "no:cacheprovider"]
 
 
 def tests_of(module: str) -> list[str]:
@@ -77,17 +78,41 @@ def copy_tree(module: str, folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
     copied = json.dumps([name for name in COPIED if name not in ("alignment", "tests", "pyproject.toml")])
     with open(folder / "pyproject.toml", "a", encoding="utf-8") as stream:
-        stream.write(SETTINGS.format(module=module, copied=copied, tests=json.dumps(tests_of(module)), left_out=LEFT_OUT))
+        stream.write(SETTINGS.format(module=module, copied=copied, tests=json.dumps(tests_of(module)), words=json.dumps(WORDS)))
+
+
+CHOSEN = """
+import sys, pytest
+class Names:
+    def pytest_collection_finish(self, session):
+        self.found = [item.nodeid for item in session.items]
+names, words, tests = Names(), {words}, {tests}
+code = pytest.main(["-q", "-x", "--rootdir=.", *words, *tests], plugins=[names])
+sys.exit(code or pytest.main(["-q", "-x", "--rootdir=.", *words, *names.found]))
+"""
+
+
+def check_tests(module: str, folder: Path) -> None:
+    """The tests must pass on the unaltered copy, and once more in the same process when they are chosen one by one, as mutmut chooses them for each
+    mutant: where pytest does not know a test by its name, every mutant would seem to be killed. UserError else."""
+    words = [sys.executable, "-c", CHOSEN.format(words=WORDS, tests=tests_of(module))]
+    done = subprocess.run(words, cwd=folder, env=_environment(), capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()[-12:]
+        raise UserError(f"{module}: without any change its tests do not pass, or cannot be chosen one by one ({' '.join(said)}); mend {', '.join(tests_of(module))}")
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS", "MUTANT_UNDER_TEST")}
 
 
 def mutate(folder: Path, children: int, progress: Callable[[str], None]) -> None:
     """Run mutmut in the copy; its output is ``run.log`` beside it. UserError when it gives up."""
     log = folder.with_suffix(".log")
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     # by its entry point: run with -m it imports itself twice, and says so
     words = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(children)]
     with open(log, "w", encoding="utf-8") as stream:
-        child = subprocess.Popen(words, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(words, cwd=folder, env=_environment(), stdout=stream, stderr=subprocess.STDOUT)
         try:
             last = time.monotonic()
             while child.poll() is None:
@@ -130,7 +155,7 @@ def _functions(source: str) -> Iterator[tuple[str, list[str]]]:
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name:
-            yield node.name, [line.strip() for line in lines[node.lineno:node.end_lineno]]
+            yield node.name, [line.strip().replace(node.name, "") for line in lines[node.lineno - 1:node.end_lineno]]
 
 
 def change(functions: dict[str, list[str]], key: str) -> str:

@@ -19,6 +19,8 @@ def x_step__mutmut_1(name):
 def x_step__mutmut_2(name):
     found = match(name)
     return int(found.group(2)) if found else None
+def x_own__mutmut_orig(a, b=False): return a
+def x_own__mutmut_1(a, b=True): return a
 class _Flips:
     def xǁ_Flipsǁbase__mutmut_orig(self):
         return self.lone + self.linked
@@ -43,6 +45,7 @@ def test_what_a_run_left_is_read(tmp_path):
     }
     assert core.found("flips", ran(tmp_path, {"alignment.flips.xǁ_Flipsǁbase__mutmut_1": 33}))["survivors"] == [
         {"function": "_Flips.base", "change": "return self.lone [+ -> -] self.linked"}]
+    assert core.found("flips", ran(tmp_path, {"alignment.flips.x_own__mutmut_1": 0}))["survivors"] == [{"function": "own", "change": "def (a, b=[Fals -> Tru]e): return a"}]
     assert core.plain_name("alignment.compare.x__step__mutmut_12") == "_step"
 
 
@@ -69,6 +72,7 @@ def test_the_command_runs_what_is_new_and_its_exit_code_is_the_share(tmp_path, m
     calls = []
     monkeypatch.setattr(command, "installed", lambda: VERSIONS)
     monkeypatch.setattr(core, "copy_tree", lambda module, folder: calls.append(module))
+    monkeypatch.setattr(core, "check_tests", lambda module, folder: None)
     monkeypatch.setattr(core, "mutate", lambda folder, children, progress: ran(folder))
     words = ["--only", "flips", "--output", str(tmp_path)]
     assert command.main(words) == 1 and command.main(words) == 1 and calls == ["flips"]
@@ -99,6 +103,24 @@ def test_a_run_that_ends_badly_is_named(tmp_path, monkeypatch):
     (tmp_path / "flips").mkdir()
     with pytest.raises(UserError, match=r"mutmut ended with exit code 1; read .*flips\.log and run the command again"):
         core.mutate(tmp_path / "flips", 1, print)
+
+
+@pytest.mark.parametrize(("test", "said"), [
+    ("def test_one(): pass", None), ("def test_one(): assert False", "without any change its tests do not pass"),
+    # named by what changes from one run to the next in a process, so that the second run knows it no more
+    ("import itertools, sys, pytest\nsys.runs = getattr(sys, 'runs', itertools.count())\n"
+     "def pytest_generate_tests(metafunc): metafunc.parametrize('x', [1], ids=[str(next(sys.runs))])\ndef test_one(x): pass", "cannot be chosen one by one .*; mend tests/test_made_up.py$"),
+])
+def test_the_tests_must_pass_as_mutmut_chooses_them(tmp_path, monkeypatch, test, said):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['jittor', 'torch', 'slow']\n")
+    (tmp_path / "tests" / "test_made_up.py").write_text(test)
+    monkeypatch.setitem(core.CORE, "flips", ("test_made_up.py",))
+    if said is None:
+        core.check_tests("flips", tmp_path)
+    else:
+        with pytest.raises(UserError, match=said):
+            core.check_tests("flips", tmp_path)
 
 
 def test_a_copy_holds_what_the_tests_need(tmp_path):
