@@ -62,7 +62,8 @@ def tests_of(module: str) -> list[str]:
 def fingerprint(module: str, mutmut: str) -> str:
     """Of the module, the tests that judge it, and mutmut's version: a run under the same one need not be made again."""
     digest = hashlib.sha256(mutmut.encode())
-    for name in (f"alignment/{module}.py", *tests_of(module)):
+    digest.update(plain_properties((ROOT / "alignment" / f"{module}.py").read_text(encoding="utf-8")).encode())
+    for name in tests_of(module):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
@@ -76,9 +77,21 @@ def copy_tree(module: str, folder: Path) -> None:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
         else:
             shutil.copy(ROOT / name, folder / name)
+    source = folder / "alignment" / f"{module}.py"
+    source.write_text(plain_properties(source.read_text(encoding="utf-8")), encoding="utf-8")
     copied = json.dumps([name for name in COPIED if name not in ("alignment", "tests", "pyproject.toml")])
     with open(folder / "pyproject.toml", "a", encoding="utf-8") as stream:
         stream.write(SETTINGS.format(module=module, copied=copied, tests=json.dumps(tests_of(module)), words=json.dumps(WORDS)))
+
+
+def plain_properties(source: str) -> str:
+    """The same module with every ``@property`` made after its function, in a line of its own: mutmut leaves decorated functions as they are."""
+    lines = source.splitlines()
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef) and [ast.unparse(one) for one in node.decorator_list] == ["property"]]
+    for node in sorted(found, key=lambda node: -node.lineno):
+        lines.insert(node.end_lineno, f"{' ' * node.col_offset}{node.name} = property({node.name})")
+        del lines[node.decorator_list[0].lineno - 1]
+    return "\n".join(lines) + "\n"
 
 
 CHOSEN = """

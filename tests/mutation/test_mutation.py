@@ -105,6 +105,16 @@ def test_a_run_that_ends_badly_is_named(tmp_path, monkeypatch):
         core.mutate(tmp_path / "flips", 1, print)
 
 
+def test_properties_are_mutated_too():
+    source = "class A:\n    x = 1\n\n    @property\n    def one(self):\n        return self.x\n\n    @property\n    def two(self): return 2\n\n    def three(self): return 3\n"
+    made = core.plain_properties(source)
+    assert made == "class A:\n    x = 1\n\n    def one(self):\n        return self.x\n    one = property(one)\n\n    def two(self): return 2\n    two = property(two)\n\n    def three(self): return 3\n"
+    space = {}
+    exec(made, space)
+    assert (space["A"]().one, space["A"]().two, space["A"]().three()) == (1, 2, 3)
+    assert core.plain_properties(made) == made
+
+
 @pytest.mark.parametrize(("test", "said"), [
     ("def test_one(): pass", None), ("def test_one(): assert False", "without any change its tests do not pass"),
     # named by what changes from one run to the next in a process, so that the second run knows it no more
