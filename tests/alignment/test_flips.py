@@ -50,17 +50,6 @@ def test_overlaps():
     assert paired_iou(boxes.boxes[rows], boxes.boxes[columns]).reshape(6, 6) == pytest.approx(expected)
 
 
-def test_boxes_without_area_overlap_nothing_whatever_lay_in_memory():
-    points = side(*[(k, k, k, k, 0) for k in range(4)])
-    for _ in range(3):
-        used = [np.full((4, 4), np.nan) for _ in range(30)]
-        del used
-        assert points.iou(points).tolist() == [[0.0] * 4] * 4
-        used = [np.full(4, np.nan) for _ in range(30)]
-        del used
-        assert paired_iou(points.boxes, points.boxes).tolist() == [0.0] * 4
-
-
 def test_slack_is_its_formula():
     """Boxes 4 x 2 and 2 x 8 with an intersection of 2 x 1, corners that move by 0.25."""
     a, b = np.array([0.0, 0, 4, 2]), np.array([1.0, 1, 3, 9])

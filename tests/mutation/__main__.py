@@ -96,7 +96,7 @@ def judged(module: str, folder: Path, mutmut: str, children: int) -> dict[str, A
     say(f"{module}: copying the tree")
     core.copy_tree(module, folder / module)
     core.check_tests(module, folder / module)
-    core.mutate(folder / module, children, lambda text: say(f"{module}: {text}"))
+    core.mutate(module, folder / module, children, lambda text: say(f"{module}: {text}"))
     found = core.found(module, folder / module)
     write_json(path, {"fingerprint": mark, "found": found})
     return found

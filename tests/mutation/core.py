@@ -119,11 +119,20 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS", "MUTANT_UNDER_TEST")}
 
 
-def mutate(folder: Path, children: int, progress: Callable[[str], None]) -> None:
-    """Run mutmut in the copy; its output is ``run.log`` beside it. UserError when it gives up."""
+def mutate(module: str, folder: Path, children: int, progress: Callable[[str], None]) -> None:
+    """Run mutmut in the copy, and once more for the mutants that took too long: on a busy machine the clock alone may have stopped them. Its output is
+    the copy's name with ``.log``. UserError when it gives up."""
+    _run(folder, children, progress, [])
+    slow = [key for key, code in exit_codes(module, folder).items() if code in TIMEOUT]
+    if slow:
+        progress(f"{len(slow)} timeouts once more")
+        _run(folder, children, progress, slow)
+
+
+def _run(folder: Path, children: int, progress: Callable[[str], None], names: list[str]) -> None:
     log = folder.with_suffix(".log")
     # by its entry point: run with -m it imports itself twice, and says so
-    words = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(children)]
+    words = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(children), *names]
     with open(log, "w", encoding="utf-8") as stream:
         child = subprocess.Popen(words, cwd=folder, env=_environment(), stdout=stream, stderr=subprocess.STDOUT)
         try:
@@ -144,10 +153,14 @@ def _tail(path: Path) -> str:
     return path.read_bytes()[-400:].decode("utf-8", "replace")
 
 
+def exit_codes(module: str, folder: Path) -> dict[str, int | None]:
+    """mutmut's verdict on each mutant by name."""
+    return json.loads((folder / "mutants" / "alignment" / f"{module}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+
+
 def found(module: str, folder: Path) -> dict[str, Any]:
     """Counts of one module and its mutants that were not killed. UserError when mutmut left one unjudged."""
-    mutated = folder / "mutants" / "alignment" / f"{module}.py"
-    codes: dict[str, int | None] = json.loads(mutated.with_name(f"{module}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+    mutated, codes = folder / "mutants" / "alignment" / f"{module}.py", exit_codes(module, folder)
     odd = sorted({str(code) for code in codes.values() if code not in KILLED | SURVIVED | TIMEOUT})
     if odd or not codes:
         raise UserError(f"mutmut left mutants of alignment/{module}.py unjudged (exit code {', '.join(odd) or 'none'}); remove {folder} and run the command again")

@@ -73,12 +73,12 @@ def test_the_command_runs_what_is_new_and_its_exit_code_is_the_share(tmp_path, m
     monkeypatch.setattr(command, "installed", lambda: VERSIONS)
     monkeypatch.setattr(core, "copy_tree", lambda module, folder: calls.append(module))
     monkeypatch.setattr(core, "check_tests", lambda module, folder: None)
-    monkeypatch.setattr(core, "mutate", lambda folder, children, progress: ran(folder))
+    monkeypatch.setattr(core, "mutate", lambda module, folder, children, progress: ran(folder))
     words = ["--only", "flips", "--output", str(tmp_path)]
     assert command.main(words) == 1 and command.main(words) == 1 and calls == ["flips"]
     assert "survived: flips: step: return int(found.group([1 -> 2]))" in capsys.readouterr().out
     assert json.loads((tmp_path / "mutation.json").read_text())["all"]["share"] == pytest.approx(1 / 3)
-    monkeypatch.setattr(core, "mutate", lambda folder, children, progress: ran(folder, {"alignment.flips.x_step__mutmut_1": 1}))
+    monkeypatch.setattr(core, "mutate", lambda module, folder, children, progress: ran(folder, {"alignment.flips.x_step__mutmut_1": 1}))
     (tmp_path / "flips.json").write_text("{")  # cut short: run again
     assert command.main(words) == 0 and calls == ["flips", "flips"]
 
@@ -98,11 +98,18 @@ def test_without_mutmut_it_says_what_to_type(tmp_path, monkeypatch):
         command.main(["--output", str(tmp_path)])
 
 
+def test_timeouts_are_run_once_more(tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(core, "_run", lambda folder, children, progress, names: ran(folder, {**CODES, **dict.fromkeys(names, 1)}) and runs.append(names))
+    core.mutate("flips", tmp_path, 1, print)
+    assert runs == [[], ["alignment.flips.xǁ_Flipsǁbase__mutmut_1"]] and core.found("flips", tmp_path)["killed"] == 2
+
+
 def test_a_run_that_ends_badly_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(core.sys, "executable", "/bin/false")
     (tmp_path / "flips").mkdir()
     with pytest.raises(UserError, match=r"mutmut ended with exit code 1; read .*flips\.log and run the command again"):
-        core.mutate(tmp_path / "flips", 1, print)
+        core.mutate("flips", tmp_path / "flips", 1, print)
 
 
 def test_properties_are_mutated_too():
