@@ -93,8 +93,8 @@ def test_what_is_paired_divides_what_is_guessed():
 
 def test_hundreds_of_equal_modules_are_paired_in_order():
     """Entries that come often are left out by difflib unless it is told not to."""
-    matches = pair_modules([leaf(f"r{k}", k, "relu") for k in range(300)], [leaf(f"c{k}", k, "ReLU") for k in range(300)])
-    assert [(m.ref, m.cand) for m in matches] == [(f"r{k}", f"c{k}") for k in range(300)]
+    matches = pair_modules([leaf("own", 0)] + [leaf(f"r{k}", k + 1, "relu") for k in range(300)], [leaf(f"c{k}", k, "ReLU") for k in range(300)])
+    assert [(m.ref, m.cand) for m in matches] == [("own", None)] + [(f"r{k}", f"c{k}") for k in range(300)]
 
 
 def test_a_rest_that_is_alone_of_its_kind_needs_no_order():
@@ -102,6 +102,7 @@ def test_a_rest_that_is_alone_of_its_kind_needs_no_order():
     found = {m.ref: (m.cand, m.how, m.why) for m in pair_modules(ref, cand)}
     assert sorted([found["a"], found["b"]]) == sorted([("x", "guess", ALONE), ("y", "guess", ORDER)]) or found["a"] == ("x", "guess", ORDER) and found["b"] == ("y", "guess", ALONE)
     assert found["p"] == (None, "", NO_CAND)  # without weights nothing says that it is the same
+    assert {m.cand for m in pair_modules(ref[:2], cand[1:])} == {"x", "y"}
 
 
 @pytest.mark.parametrize(("ref_twins", "cand_twins"), [(2, 1), (1, 2), (2, 2)])
@@ -136,7 +137,7 @@ def test_a_group_that_holds_parts_of_others_is_no_home():
 # -- weights
 
 
-PAIRED = [Match("a", "x", "guess", ORDER), Match("same", "same", "name", "same name"), Match("whole", "", "guess", ORDER), Match("lost", None, "", NO_CAND), Match(None, "more", "", NO_REF)]
+PAIRED = [Match("a", "x", "guess", ORDER), Match("deep.er", "far.off", "guess", ORDER), Match("same", "same", "name", "same name"), Match("whole", "", "guess", ORDER), Match("lost", None, "", NO_CAND), Match(None, "more", "", NO_REF)]
 
 
 def moved(ref, cand, rename=None):
@@ -144,13 +145,15 @@ def moved(ref, cand, rename=None):
 
 
 def test_where_keys_go():
-    ref = {"a.weight": np.float32([1, 2]), "same.weight": np.float32([3]), "free": np.int64([4]), "whole.scale": np.float64([5]), "lost.weight": np.ones(1), "other.weight": np.ones(1)}
-    state, rows, empty = moved(ref, {"x.weight": np.zeros(2), "same.weight": np.zeros(1), "free": [0], "scale": [0], "weight": [0], "more.weight": [0], "more.num_batches_tracked": 0})
+    ref = {"a.weight": np.float32([1, 2]), "same.weight": np.float32([3]), "free": np.int64([4]), "deep.er.weight": np.float64([6]), "whole.scale": np.float64([5]), "lost.weight": np.ones(1), "other.weight": np.ones(1)}
+    state, rows, empty = moved(ref, {"x.weight": np.zeros(2), "same.weight": np.zeros(1), "free": [0], "far.off.weight": [0], "scale": [0], "weight": [0], "more.weight": [0],
+                                    "more.num_batches_tracked": 0, "more.and.num_batches_tracked": 0})
     assert rows == [
         Row("a.weight", "x.weight", "renamed", (2,), "float32", "module paired: a and x"), Row("same.weight", "same.weight", "consistent", (1,), "float32", "same name on both sides"),
-        Row("free", "free", "consistent", (1,), "int64", "same name on both sides"), Row("whole.scale", "scale", "renamed", (1,), "float64", "module paired: whole and "),
+        Row("free", "free", "consistent", (1,), "int64", "same name on both sides"), Row("deep.er.weight", "far.off.weight", "renamed", (1,), "float64", "module paired: deep.er and far.off"),
+        Row("whole.scale", "scale", "renamed", (1,), "float64", "module paired: whole and "),
         Row("lost.weight", None, "dropped", (1,), "float64", "the candidate has no such entry"), Row("other.weight", None, "dropped", (1,), "float64", "the candidate has no such entry")]
-    assert {name: value.tolist() for name, value in state.items()} == {"x.weight": [1, 2], "same.weight": [3], "free": [4], "scale": [5]}
+    assert {name: value.tolist() for name, value in state.items()} == {"x.weight": [1, 2], "same.weight": [3], "free": [4], "far.off.weight": [6], "scale": [5]}
     assert empty == ["weight", "more.weight"] and state["x.weight"] is ref["a.weight"]
 
 
