@@ -32,8 +32,8 @@ def run(folder: Path, given: dict[str, dict[str, Any]], input_file: Path, result
     try:
         files = {k: str(scratch / f"{k}.safetensors") for k in ("pytorch", "jittor", "double")}
         floors = scratch / "floors.json"
-        child.run("pytorch", [{"kind": "backward", "inputs": str(input_file), "output": files["pytorch"], "double": files["double"], "floors": str(floors)}],
-                  given["pytorch"], scratch, verbosity=verbosity)
+        original = child.run("pytorch", [{"kind": "backward", "inputs": str(input_file), "output": files["pytorch"], "double": files["double"], "floors": str(floors)}],
+                             given["pytorch"], scratch, verbosity=verbosity)["tasks"][0]
         told = child.run("jittor", [{"kind": "backward", "inputs": str(input_file), "reference": files["pytorch"], "output": files["jittor"]}],
                          given["jittor"], scratch, verbosity=verbosity)["tasks"][0]
         about = json.loads(floors.read_text(encoding="utf-8"))
@@ -41,6 +41,8 @@ def run(folder: Path, given: dict[str, dict[str, Any]], input_file: Path, result
         rows, agreement = judge(arrays, *(load_file(files[k]) for k in ("jittor", "double")), about, told["signs"])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    for side, same in (("pytorch", original["observer_equal"]), ("jittor", told["observer_equal"])):
+        result.check(f"observer/{side}/backward", same, Reason.OBSERVER_CHANGED_RESULT, "" if same else f"recording the {side} side's backward pass changed a gradient", stage="observer")
     evaluation = {row.name_ref: row for row in result.rows() if row.stage == "forward"}
     result.add(rows)
     divergence = locate.first_divergence(rows, training=True, evaluated={row.name_ref: evaluation[name] for row in rows if (name := call_of(row)) in evaluation})

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from alignment.cli import say
+from alignment.cost_meter import outcome
 
 ELEMENTS = 10**8
 #: Seconds and MB that the comparison may take.
@@ -41,13 +42,14 @@ def write(folder: Path, kind: str, elements: int) -> int:
 
 
 def rows(scratch: Path, measure: Callable[[str, list[str]], dict[str, Any]], elements: int = ELEMENTS) -> list[dict[str, Any]]:
-    """One row a kind of file, as `alignment.cost.measure` makes them, with the size of what was compared."""
+    """One row a kind of file, as `alignment.cost_meter.measure` makes them, with the size of what was compared."""
     found = []
     for kind in KINDS:
         folder = scratch / "dumps"
         say(f"writing {elements} elements as {kind}")
         size = write(folder, kind, elements)
         command = [sys.executable, "-m", "alignment.layers", "--ref", str(folder / "ref"), "--cand", str(folder / "cand"), "--output", str(scratch / "out")]
-        found.append({**measure(f"{elements:.0e} elements, {kind}".replace("e+0", "e"), command), "elements": elements, "tensors_mb": size / 2**20})
+        measured = measure(f"{elements:.0e} elements, {kind}".replace("e+0", "e"), command)
+        found.append({**measured, **outcome(scratch / "out" / "result.json"), "elements": elements, "tensors_mb": size / 2**20})
         shutil.rmtree(folder)
     return found

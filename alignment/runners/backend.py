@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,10 @@ class Backend(ABC):
 
     @abstractmethod
     def where(self, condition: Any, one: Any, other: Any) -> Any: ...
+
+    def apart(self) -> AbstractContextManager:
+        """A context in which every module is computed by itself, so that each output has a gradient; for a side that joins modules otherwise."""
+        return nullcontext()
 
     @abstractmethod
     def like(self, array: np.ndarray, tensor: Any) -> Any:

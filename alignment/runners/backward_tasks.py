@@ -7,7 +7,8 @@ Alone, a call gets the reference's own inputs and the reference's gradient of it
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from alignment.runners.backend import call_name
 from alignment.runners.tasks import Run
 from alignment.runners.train_tasks import Signs, nudged
 from jt_nanodet.weight_rules import TRAINING_ONLY
+
+#: A gradient of theirs goes to the largest of several elements: where two lie within one ULP the choice is a matter of luck, and a floor that holds the choice decides nothing.
+CHOOSES = ("MaxPool2d",)
+#: Inputs of calls whose repeats are in memory at once.
+GROUP_BYTES = 32 << 20
 
 
 def projection(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -39,19 +45,40 @@ def whole(backend: Any, model: Any, images: np.ndarray, seed: int, signs: Signs,
             calls[call_name(path, counts[path])] = (path, module, inputs, output if changed is None else changed)
         return changed
 
-    model.train()
     kept, backend.model = backend.model, model
     try:
-        with backend.learning(), backend.intercept(seen):
-            x = backend.leaf(images, model)
-            outputs = model.forward_aux(x, False) if auxiliary else [model(x)]
-            total = sum((t * backend.like(projection(tuple(t.shape), seed + i), t)).sum() for i, t in enumerate(outputs))
-            params = {n: t for n, t in trained(backend, model) if auxiliary or not n.startswith(TRAINING_ONLY)}
+        with backend.learning(), backend.apart(), backend.intercept(seen):
+            total, params = loss(backend, model, images, seed, auxiliary)
             found = backend.gradients(total, [c[3] for c in calls.values()] + list(params.values()))
     finally:
         backend.model = kept
     names = [f"grad/{c}" for c in calls] + [f"param/{p}" for p in params]
     return calls, {n: np.ascontiguousarray(backend.array(g)) for n, g in zip(names, found)}
+
+
+def loss(backend: Any, model: Any, images: np.ndarray, seed: int, auxiliary: bool) -> tuple[Any, dict[str, Any]]:
+    """The projection of one pass in training mode, and the parameters it depends on, by name."""
+    model.train()
+    x = backend.leaf(images, model)
+    outputs = model.forward_aux(x, False) if auxiliary else [model(x)]
+    total = sum((t * backend.like(projection(tuple(t.shape), seed + i), t)).sum() for i, t in enumerate(outputs))
+    return total, {n: t for n, t in trained(backend, model) if auxiliary or not n.startswith(TRAINING_ONLY)}
+
+
+def unseen(backend: Any, images: np.ndarray, seed: int, auxiliary: bool) -> dict[str, np.ndarray]:
+    """``param/NAME`` of a pass that nobody looks at."""
+    with backend.learning():
+        total, params = loss(backend, backend.model, images, seed, auxiliary)
+        found = backend.gradients(total, list(params.values()))
+    return {f"param/{n}": np.ascontiguousarray(backend.array(g)) for n, g in zip(params, found)}
+
+
+def observer_equal(backend: Any, images: np.ndarray, seed: int, auxiliary: bool, recorded: dict[str, np.ndarray] | None = None) -> bool:
+    """Whether recording leaves the gradient of every parameter as it is, bit for bit; `recorded`: of a pass that followed nobody's signs, made here where there is none."""
+    bare = unseen(backend, images, seed, auxiliary)
+    if recorded is None:
+        recorded = whole(backend, backend.model, images, seed, Signs(backend), auxiliary)[1]
+    return all(np.array_equal(array, recorded[name]) for name, array in bare.items())
 
 
 def trained(backend: Any, model: Any) -> list[tuple[str, Any]]:
@@ -69,49 +96,85 @@ def alone(backend: Any, module: Any, image: np.ndarray, gradient: np.ndarray, mo
     return {n: np.ascontiguousarray(backend.array(g)) for n, g in zip(("input", *params), found)}
 
 
-def all_alone(backend: Any, model: Any, given: dict[str, np.ndarray], order: list[str], move=lambda a: a) -> dict[str, np.ndarray]:
-    modules = dict(backend.modules_of(model))
+def moved(kind: str, array: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """An input of a module of this type, every element moved by one ULP; all upwards where the module chooses the largest, so that the order, ties included, stays."""
+    return np.nextafter(array, np.array(np.inf, array.dtype)) if kind in CHOOSES else nudged(array, random)
+
+
+def unmoved(kind: str, array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def all_alone(backend: Any, model: Any, given: dict[str, np.ndarray], order: list[str], move: Callable[[str, np.ndarray], np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """Every call alone, by ``own/CALL/PART``; `move` is what is done to its input."""
+    move, modules = move or unmoved, dict(backend.modules_of(model))
     found = {}
     for call in order:
         path = call.split("@")[0]
         if path in modules:
-            found.update({f"own/{call}/{n}": a for n, a in alone(backend, modules[path], move(given[f"in/{call}"]), given[f"grad/{call}"], model).items()})
+            image = move(backend.type_name(modules[path]), given[f"in/{call}"])
+            found.update({f"own/{call}/{n}": a for n, a in alone(backend, modules[path], image, given[f"grad/{call}"], model).items()})
     return found
+
+
+def groups(order: list[str], given: dict[str, np.ndarray]) -> Iterator[tuple[int, list[str]]]:
+    """The calls in runs of at most GROUP_BYTES of input, so that memory holds the repeats of a few at once; with how many came before."""
+    group: list[str] = []
+    size = done = 0
+    for call in order:
+        if group and size > GROUP_BYTES:
+            yield done, group
+            done, group, size = done + len(group), [], 0
+        group.append(call)
+        size += given[f"in/{call}"].nbytes
+    if group:
+        yield done, group
 
 
 def reference(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     run.ready(task)
-    backend, images, seed = run.backend, np.load(task["inputs"], allow_pickle=False), task.get("seed", 0)
-    model, double, kept = backend.model, backend.doubled(backend.model), backend.state()
-    signs = Signs(backend)
+    backend, images, seed, auxiliary = run.backend, np.load(task["inputs"], allow_pickle=False), task.get("seed", 0), run.auxiliary
+    model, double, changes, random = backend.model, backend.doubled(backend.model), backend.training_changes(), np.random.RandomState(seed)
+    other, names = moved_model(run, random), ("as is", *(name for name, *_ in changes))
+    signs, floors, truth = Signs(backend), {}, {}
     run.say("backward pass")
-    calls, found = whole(backend, model, images, seed, signs, run.auxiliary)
+    calls, found = whole(backend, model, images, seed, signs, auxiliary)
+    same = observer_equal(backend, images, seed, auxiliary, found)
     order, types = list(calls), {c: backend.type_name(m) for c, (_, m, _, _) in calls.items()}
     found.update({f"in/{c}": np.ascontiguousarray(backend.array(i[0])) for c, (_, _, i, _) in calls.items()})
     calls.clear()
-    found.update(all_alone(backend, model, found, order))
-    random, variants = np.random.RandomState(seed), [found]
-    weights = {k: v for k, v in kept.items() if run.auxiliary or not k.startswith(TRAINING_ONLY)}
-    changes = backend.training_changes()
-    for name, around, moves in changes:
-        run.say(f"floors: {name}")
-        backend.load(run.loaded[1], {k: nudged(v, random) for k, v in weights.items()} if moves == "weights" else weights, training_branch=False)
-        move = (lambda a: nudged(a, random)) if moves == "input" else (lambda a: a)
-        with around():
-            one = whole(backend, backend.model, move(images), seed, Signs(backend, signs.bits), run.auxiliary)[1]
-            one.update(all_alone(backend, backend.model, found, order, move))
-        variants.append(one)
-    run.say("floors: float64")
-    truth = whole(backend, double, images, seed, Signs(backend, signs.bits), run.auxiliary)[1]
-    double.train()
-    truth.update(all_alone(backend, double, found, order))
-    names = ("as is", *(name for name, *_ in changes))
-    floors = {n: dataclasses.asdict(measure_floor(a, [v[n] for v in variants], names, channel_axis=None)) for n, a in truth.items() if a.size}
+
+    def measure(first: dict[str, np.ndarray], again: Callable[[Any, Callable], dict[str, np.ndarray]]) -> None:
+        """Floors of the tensors of `first`, from the same pass under every harmless change and in float64."""
+        repeats = [first]
+        for _, around, moves in changes:
+            with around():
+                repeats.append(again(other if moves == "weights" else model, functools.partial(moved, random=random) if moves == "input" else unmoved))
+        exact = again(double, unmoved)
+        truth.update(exact)
+        floors.update({n: dict(vars(measure_floor(a, [one[n] for one in repeats], names, channel_axis=None))) for n, a in exact.items() if a.size})
+
+    run.say(f"floors of the whole pass, in float64 and under {len(changes)} harmless changes")
+    measure(found, lambda chosen, move: whole(backend, chosen, move("", images), seed, Signs(backend, signs.bits), auxiliary)[1])
+    for done, group in groups(order, found):
+        run.say(f"floors of each call alone: {done} of {len(order)} calls")
+        own = all_alone(backend, model, found, group)
+        measure(own, lambda chosen, move, group=group: all_alone(backend, chosen, found, group, move))
+        found.update(own)
     run.loaded = None
     save_file({**found, **{f"signs/{i:04d}": b for i, b in enumerate(signs.bits)}}, Path(task["output"]))
     save_file(truth, Path(task["double"]))
     write_json(Path(task["floors"]), {"floors": floors, "order": order, "types": types})
-    return {"calls": len(order)}
+    return {"calls": len(order), "observer_equal": same}
+
+
+def moved_model(run: Run, random: np.random.RandomState) -> Any:
+    """The loaded model with every weight moved by one ULP."""
+    backend, model = run.backend, run.backend.model
+    weights = {k: nudged(v, random) for k, v in backend.state().items() if run.auxiliary or not k.startswith(TRAINING_ONLY)}
+    backend.load(run.loaded[1], weights, training_branch=False)
+    other, backend.model = backend.model, model
+    return other
 
 
 def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +185,9 @@ def candidate(run: Run, task: dict[str, Any]) -> dict[str, Any]:
     run.say("backward pass")
     calls, found = whole(backend, backend.model, images, task.get("seed", 0), signs, run.auxiliary)
     calls.clear()
+    same = observer_equal(backend, images, task.get("seed", 0), run.auxiliary)
     run.say("every call again on the reference's own input and gradient")
     found.update(all_alone(backend, backend.model, given, [n.removeprefix("in/") for n in given if n.startswith("in/")]))
     save_file(found, Path(task["output"]))
     run.loaded = None
-    return {"signs": signs.found()}
+    return {"signs": signs.found(), "observer_equal": same}

@@ -185,6 +185,16 @@ class JittorBackend(Backend):
             for module in tapped:
                 del module.execute
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        from jt_nanodet.operators import norm
+
+        before = norm.join(False)
+        try:
+            yield
+        finally:
+            norm.join(before)
+
     def where(self, condition: Any, one: Any, other: Any) -> Any:
         return self.jt.ternary(condition, one, other)
 

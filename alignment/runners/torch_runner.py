@@ -354,7 +354,7 @@ def harmless_changes(seed: int, any_type: bool = False) -> list[Change]:
 
 
 def floor(truth: np.ndarray, runs: list[np.ndarray], names: tuple[str, ...]) -> dict[str, Any]:
-    return dataclasses.asdict(measure_floor(truth, runs, names, channel_axis=1 if truth.ndim == 4 else None))
+    return dict(vars(measure_floor(truth, runs, names, channel_axis=1 if truth.ndim == 4 else None)))
 
 
 def plain(value: Any) -> Any:

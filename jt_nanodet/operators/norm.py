@@ -2,7 +2,7 @@
 
 The activation is a module of its own and stays one: it asks `followed_by` whether its input is what a normalisation has just given.
 If so, both are computed in one pass from the input of the normalisation, with the same bits, and the normalisation's own output is
-computed only if somebody else looks at it.
+computed only if somebody else looks at it. `join(False)` keeps the two apart, for those who want the gradient between them.
 """
 import jittor as jt
 
@@ -14,6 +14,14 @@ LAYOUT = ("const Layout at{int(in0_shape0), int(in0_shape1), int(data[\"groups\"
 
 #: (output of the last normalisation, the arguments that made it)
 _last = None
+_joined = True
+
+
+def join(wanted):
+    """Compute an activation in one pass with its normalisation, or apart; returns what it was before."""
+    global _joined
+    before, _joined = _joined, wanted
+    return before
 
 
 class Normalise(jt.Function):
@@ -80,7 +88,7 @@ def normalised(made_from, slope):
 def followed_by(y, slope):
     """The leaky activation of `y` where `y` is the very output of the last normalisation, else None."""
     global _last
-    if _last is None or _last[0] is not y:
+    if not _joined or _last is None or _last[0] is not y:
         return None
     made_from = _last[1]
     _last = None  # nothing is kept alive longer than needed
