@@ -92,10 +92,11 @@ def judged(row: dict[str, Any], limits: tuple[int, int]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]], note: str) -> dict[str, Any]:
     """One row a command."""
-    return {"columns": ["command", "seconds", "limit", "largest process, MB", "all together, MB", "limit, MB", "compared", "verdict"],
-            "columns_zh": ["命令", "秒", "上限", "最大进程，MB", "全部进程合计，MB", "上限，MB", "比较项数", "结论"],
+    return {"columns": ["command", "seconds", "limit", "largest process, MB", "all together, MB", "limit, MB", "compared", "undecided", "verdict"],
+            "columns_zh": ["命令", "秒", "上限", "最大进程，MB", "全部进程合计，MB", "上限，MB", "比较项数", "未决", "结论"],
             "rows": [[r["name"], round(r["seconds"], 1), r["limit_seconds"], round(r["peak_memory_mb"]), round(r["together_mb"]) if "together_mb" in r else None,
-                      r["limit_mb"], r.get("compared"), r.get("verdict")] for r in rows], "note": note}
+                      r["limit_mb"], r.get("compared"),
+                      len(r["undecided"]) if "undecided" in r else None, r.get("verdict")] for r in rows], "note": note}
 
 
 def chosen(args: argparse.Namespace) -> tuple[list[str], list[dict[str, str]]]:

@@ -69,10 +69,13 @@ def resident(pid: int) -> int:
 
 
 def outcome(file: Path) -> dict[str, Any]:
-    """What the measured command found: verdict, counts, and the rows that say whether recording changed something."""
+    """What the measured command found: verdict, counts, what was not decided, and the rows that say whether recording changed something."""
     document = json.loads(file.read_text(encoding="utf-8"))
-    observers = {row["name_ref"]: row["verdict"] for row in document.get("tensors", []) if row["stage"] == "observer"}
-    return {**{key: document[key] for key in ("verdict", "compared", "failed", "skipped")}, **({"observers": observers} if observers else {})}
+    found = {key: document[key] for key in ("verdict", "compared", "failed", "skipped")}
+    if "tensors" in document:
+        found["undecided"] = [row["name_ref"] for row in document["tensors"] if row["verdict"] == "inconclusive"]
+        found["observers"] = {row["name_ref"]: row["verdict"] for row in document["tensors"] if row["stage"] == "observer"}
+    return found
 
 
 def shown(word: str) -> str:

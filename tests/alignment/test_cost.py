@@ -37,7 +37,7 @@ def fake(monkeypatch, **rows):
     """Cases that measure nothing: name to (seconds, largest, together)."""
     for name, (seconds, largest, together) in rows.items():
         monkeypatch.setitem(cost.CASES, name, lambda data, scratch, name=name: {
-            "name": cost.NAMES[name], "command": "x", "seconds": seconds, "peak_memory_mb": largest, "together_mb": together, "verdict": "pass", "compared": 9})
+            "name": cost.NAMES[name], "command": "x", "seconds": seconds, "peak_memory_mb": largest, "together_mb": together, "verdict": "pass", "compared": 9, "undecided": ["x"]})
 
 
 def test_one_case_is_measured_again_and_the_others_stay(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_one_case_is_measured_again_and_the_others_stay(tmp_path, monkeypatch):
     document = json.loads(file.read_text())
     assert [(row["name"], row["within"]) for row in document["measured"]] == [(cost.NAMES["warm"], True), (cost.NAMES["infer"], True), (cost.NAMES["layers"], False)]
     lines = document["tables"]["cost"]["rows"]
-    assert lines[2][1:] == [59, 60, 1000, 2001, 2000, 9, "pass"] and len(document["tables"]["cost"]["columns"]) == len(document["tables"]["cost"]["columns_zh"]) == len(lines[0])
+    assert lines[2][1:] == [59, 60, 1000, 2001, 2000, 9, 1, "pass"] and len(document["tables"]["cost"]["columns"]) == len(document["tables"]["cost"]["columns_zh"]) == len(lines[0])
     assert [one["name"] for one in document["not_run"]] == [cost.NAMES["cold"]] and document["command"] == "python -m alignment.cost"
 
 
