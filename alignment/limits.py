@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from alignment.cli import run_cli, say
-from alignment.cost import ROOT, shown
+from alignment.cost_meter import ROOT, shown
 from alignment.report_top import processor
 from alignment.result import write_json
 from jt_nanodet.errors import UserError
