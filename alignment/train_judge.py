@@ -21,7 +21,7 @@ from alignment.result import TensorResult, check_row
 
 STAGES = ("statistics", "signs", "assignment", "loss", "backward", "clip", "schedule", "optimizer", "weights", "ema", "counters")
 #: Running means of gradients: AdamW's first moment, SGD's momentum.
-FIRST_MOMENT = re.compile(r"/(exp_avg|momentum_buffer)/")
+FIRST_MOMENT = re.compile(r"/(exp_avg|momentum)/")
 #: What usually causes a first failure of a stage; the rules of `locate` come on top.
 CAUSES = {
     "statistics": "BatchNorm in training mode: another momentum, the biased variance in the running statistics, or a layer before it computes something else",

@@ -19,6 +19,7 @@ from alignment.train_floors import Pool
 from alignment.train_judge import CAUSES, STAGES, StepJudgement, judge_step, rate_row
 from alignment.train_sides import Partner
 from jt_nanodet.config import Config
+from jt_nanodet.errors import printable
 
 COLUMNS = ("step", "epoch", "stage", "name", "verdict", "reason", "max_abs", "tolerance", "floor", "rel_l2", "cosine", "ulp_p99", "err_ref_fp64", "err_cand_fp64")
 #: Failing steps after which the run stops: the first one says what is wrong, a few more how it goes on.
@@ -201,11 +202,11 @@ def text(result: Result, divergence: locate.Divergence | None) -> str:
         ratio, name = max(((w["of_bound"], w["name"]) for w in s["worst"].values()), default=(0.0, ""))
         loss, free = s["loss"]["total"], s["free"]
         drift = "" if free["weights_rel_l2"] is None else f"{free['weights_rel_l2']:.1e}"
-        lines.append(f"{s['step']:4d} {s['epoch']:5d} {loss['ref']:12.6f} {loss['cand']:12.6f} {loss['free'] or float('nan'):12.6f} {drift:>8s} {ratio:20.3g}  {name}")
+        lines.append(f"{s['step']:4d} {s['epoch']:5d} {loss['ref']:12.6f} {loss['cand']:12.6f} {loss['free'] or float('nan'):12.6f} {drift:>8s} {ratio:20.3g}  {printable(name)}")
     lines += [f"{train['rows_compared']} numbers and tensors compared in {len(train['steps'])} steps (all in steps.csv); {len(train['branch_points'])} branch points",
               f"floors measured at {len(train['floors_measured'])} steps, inherited at {len(train['floors_inherited'])}: there every row keeps to half of the largest measured before"]
     if divergence:
-        lines.append(f"first divergence: step {divergence.step}, {divergence.name}: {divergence.hint or divergence.reason}")
-        lines += [f"  possible cause: {cause}" for cause in divergence.causes]
-        lines += [f"  reproduce with: python {train['repro']}"] if train["repro"] else []
+        lines.append(printable(f"first divergence: step {divergence.step}, {divergence.name}: {divergence.hint or divergence.reason}"))
+        lines += [printable(f"  possible cause: {cause}") for cause in divergence.causes]
+        lines += [printable(f"  reproduce with: python {train['repro']}")] if train["repro"] else []
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from reports import tables
+from reports import parts, tables
 from reports.source import Source, as_dict, as_number
 from reports.summary import Summary
 from reports.tables import Table
@@ -74,8 +74,8 @@ def render(source: Source, summary: Summary, html_name: str) -> str:
     """The whole file; `html_name` is the link to the page next to it."""
     lines = [f"## Parity report: {summary.label}", "", f"`{summary.line}`", ""]
     if summary.first:
-        parts = [code(summary.first["name"])] + [text(summary.first[key]) for key in ("stage", "reason", "hint") if summary.first.get(key)]
-        lines += [f"First failure: {', '.join(parts)}", ""]
+        words = [code(summary.first["name"])] + [text(summary.first[key]) for key in ("stage", "reason", "hint") if summary.first.get(key)]
+        lines += [f"First failure: {', '.join(words)}", ""]
     lines += [f"> {text(warning)}" for warning in summary.warnings] + [""] * bool(summary.warnings)
     rows = []
     for check in summary.checks:
@@ -92,6 +92,11 @@ def render(source: Source, summary: Summary, html_name: str) -> str:
     if found:
         kinds = ("matched", "moved", "missing", "extra", "relabelled", "unexplained")
         lines += ["### Detections", "", grid(list(kinds), [[tables.count(as_number(found.get(kind))) for kind in kinds]], 0), ""]
+    others = {name: as_dict(part.data) for name, part in source.parts.items()}
+    for name, found, note in (("train", parts.steps, parts.steps_note), ("upstream", parts.original, parts.original_note)):
+        shown = found(others.get(name, {}))
+        if shown:
+            lines += [f"### {parts.TITLES[name]}", "", table(shown), "", text(note(others[name]), limit=None), ""]
     fps = as_dict(infer.get("fps"))
     speed = tables.fps_table(fps)
     if speed:

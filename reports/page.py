@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from reports import infer_plots, infer_tables, plots, tables
+from reports import infer_plots, infer_tables, parts, plots, tables
 from reports.pictures import FIRST_SCORE, Picture, build_pictures
 from reports.rows import STAGE_ORDER, Row
 from reports.source import Source, as_dict, as_list, as_number, as_text
@@ -156,6 +156,8 @@ def context(source: Source, summary: Summary) -> dict:
         "causes": [(title, infer_tables.cause_table(as_dict(infer.get(key)))) for title, key in (("Causes", "detections"), ("Made by the rounded weights", "weights_change"))],
         "precision_plot": Markup(infer_plots.precision_pairs(infer) or ""), "class_plot": Markup(infer_plots.class_heat(infer) or ""),
         "intervals": infer_tables.interval_table(as_dict(infer.get("bootstrap"))), "intervals_note": infer_tables.interval_note(as_dict(infer.get("bootstrap"))),
+        "train": parts.steps(data.get("train", {})), "train_note": parts.steps_note(data.get("train", {})),
+        "original": parts.original(data.get("upstream", {})), "original_note": parts.original_note(data.get("upstream", {})),
         "metric": tables.metric_table(metrics), "classes": tables.class_table(metrics),
         "speed": tables.fps_table(fps), "speed_note": tables.fps_note(fps),
         "environment": tables.settings(source, ENVIRONMENT, BARE), "hashes": tables.settings(source, ("hashes", "commits"), ("hashes",)),

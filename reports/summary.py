@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reports.rows import BAD, LABELS, SEVERITY, Row, first_failure, objections, tensor_rows, verdict_of, worst
+from reports.parts import TITLES
 from reports.source import Part, Source, as_count, as_dict, as_list, as_number, as_text
 from reports.structure import totals
 
@@ -136,7 +137,7 @@ def build_checks(source: Source, rows: list[Row]) -> list[Check]:
         checks.append(absent("decode", "Decode / NMS", None, "no result file compares decoding or NMS"))
     checks += [_inference(infer), _metric(infer, by_stage["metric"]), _speed(infer)]
     known = {"structure", "weights", "layers", "infer"}
-    checks += [from_part(name, name, part, "") for name, part in parts.items() if name not in known]
+    checks += [from_part(name, TITLES.get(name, name), part, name if name in TITLES else "") for name, part in parts.items() if name not in known]
     stated = [source.top, *source.usable()]
     for entry in [e for part in stated if part.data for e in as_list(part.data.get("checks")) if isinstance(e, dict)]:
         given = explicit(entry)

@@ -29,5 +29,8 @@ ZH = {
     "Causes": "原因", "Made by the rounded weights": "由舍入后的权重造成", "on one side only": "仅一侧有", "pairs that moved": "位移的配对", "largest margin": "最大余量",
     "Intervals over images": "按图片的区间", "low": "下限", "high": "上限", "images that would decide": "足以判定的图片数", "Precision over recall": "精确率-召回率曲线",
     "Difference of every class": "各类别的差异",
+    "Training steps": "训练步", "step": "步", "loss, PyTorch": "损失，PyTorch", "loss, Jittor": "损失，Jittor", "loss, Jittor running freely": "损失，自由运行的 Jittor",
+    "floors": "噪声下限来源", "nearest to its bound": "最接近容许上限的项", "of the bound": "占上限之比",
+    "torch_ref and the original": "torch_ref 与原版", "equal in every bit": "逐位相等",
     "agrees": "一致", "differs": "不同",
 }  # fmt: skip
