@@ -117,7 +117,7 @@ class Net {
 
   void bind(Worker& worker) {
     if (!worker.bound.empty()) return;
-    float* arena = worker.planes.at_least(arena_floats_ + 256);
+    float* arena = worker.planes.at_least(arena_floats_ + 256) + 64;  // steps read some floats before and behind what they use
     worker.bound.resize(steps_.size());
     for (size_t k = 0; k < steps_.size(); k++) worker.bound[k].bind(steps_[k], arena);
   }
@@ -128,7 +128,7 @@ class Net {
       case STEM: stem(s, planes, me, worker.scratch, image); break;
       case POINTWISE: pointwise(s, planes, me); break;
       case DEPTHWISE: depthwise(s, planes, me, worker.scratch); break;
-      case UPSAMPLE: upsample(s, planes, me, worker.scratch); break;
+      case UPSAMPLE: upsample(s, planes, me); break;
       case HEAD: head(s, planes, me, worker.scratch, answer); break;
     }
   }

@@ -1,18 +1,37 @@
 // First convolution (3×3, stride 2, few input channels) with its activation and the 3×3 stride-2 max-pool behind it, row by row: the large
 // map between them never goes to memory. A monotone activation may come after the maximum: the values are the same.
 #pragma once
-#include "native/depthwise.h"
+#include "native/step.h"
+#include "native/team.h"
 
 namespace jtn {
 
 constexpr int STEM_CHANNELS = REGISTERS == 32 ? 12 : 6;  // by 2 vectors
+// Zero-padded rows of the picture for a 3×3 convolution of stride 2: the even columns of the padded row, then the odd ones.
+struct SplitRows {
+  int part, row;  // floats of a part and of a row
+  explicit SplitRows(int width) : part(((width + 2) / 2 + 2 * WIDTH + 15) / 16 * 16), row(2 * part) {}
+
+  void copy(const float* in, float* to, int width) const {
+    float *even = to + part, *odd = to + 1;  // column x stands at 1 + x of the padded row
+    to[0] = to[part] = 0.f;
+    const int evens = (width + 1) / 2, odds = width / 2;
+    for (int x = 0; 2 * x < width; x += WIDTH) {
+      const V<WIDTH> a = load<WIDTH>(in + 2 * x), b = load<WIDTH>(in + 2 * x + WIDTH);
+      store<WIDTH>(even + x, Pairs<WIDTH>::even(a, b));
+      store<WIDTH>(odd + x, Pairs<WIDTH>::odd(a, b));
+    }
+    for (int i = 0; i < 5; i++) even[evens + i] = odd[odds + i] = 0.f;
+  }
+};
+
 constexpr float LOWEST = -3.402823466e38f;
 
 // rows of the scratch: 3·inputs deinterleaved image rows, then a ring of 3 convolution rows for every channel, each with MARGIN before it
 struct StemScratch {
   static constexpr int MARGIN = 16;
   int inputs, channels, half, row;
-  PaddedRows<3, 2> rows;
+  SplitRows rows;
   StemScratch(int inputs_, int channels_, int width)
       : inputs(inputs_), channels(channels_), half((width + 1) / 2), row((half + MARGIN + 4 * WIDTH + 15) / 16 * 16), rows(width) {}
   size_t image_floats() const { return (static_cast<size_t>(rows.row) * 3 * inputs + 63) / 64 * 64; }
