@@ -37,18 +37,19 @@ class Engine:
 
     def __init__(self, model, flags: str = ""):
         # the model owns its engine through _engines; a reference back would keep both for ever
-        self._model, self.flags, self._plans, self._state = weakref.ref(model), flags, OrderedDict(), ()
+        self._model, self.flags, self._plans, self._state = weakref.ref(model), flags, OrderedDict(), []
         self._version = 0
         #: (attributes of a module, name) of everything that is folded: walking the modules anew would take longer than the network
-        self._held = [(vars(m), name) for part in (model.backbone, model.fpn, model.head) for m in part.modules()
-                      for name, v in vars(m).items() if isinstance(v, jt.Var) and name != "num_batches_tracked"]
+        held = [(vars(m), name) for part in (model.backbone, model.fpn, model.head) for m in part.modules()
+                for name, v in vars(m).items() if isinstance(v, jt.Var) and name != "num_batches_tracked"]
+        self._holders, self._names = [list(part) for part in zip(*held)]
 
-    def state(self) -> tuple:
-        return tuple(held[name].id for held, name in self._held)
+    def state(self) -> list[int]:
+        return [holder[name].id for holder, name in zip(self._holders, self._names)]
 
     def forget(self) -> None:
         """Read the weights again at the next call."""
-        self._state = ()
+        self._state = []
 
     def prepared(self, height: int, width: int) -> Prepared:
         """The plan for inputs of this size, with the weights of now."""
@@ -63,7 +64,7 @@ class Engine:
         self._plans.move_to_end((height, width))
         return self._plans[height, width]
 
-    def __call__(self, images: jt.Var, wanted: int) -> jt.Var:
+    def __call__(self, images: np.ndarray, wanted: int) -> np.ndarray:
         batch, channels, height, width = images.shape
         one = self.prepared(height, width)
         plan = one.plan
@@ -83,17 +84,16 @@ def engine_of(model) -> Engine:
 
 def forward(model, images: np.ndarray) -> np.ndarray:
     """Raw predictions (B, P, C + 4·R) of images (B, 3, H, W) float32. Raises Unsupported."""
-    return engine_of(model)(jt.array(images), operation.RAW).numpy()
+    return engine_of(model)(images, operation.RAW)
 
 
 def detect(model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Decoded boxes (B, P, 4) and scores (B, P, C) of images (B, 3, H, W) float32. Raises Unsupported."""
-    rows = engine_of(model)(jt.array(images), operation.DECODED).numpy()
+    rows = engine_of(model)(images, operation.DECODED)
     return rows[..., :4], rows[..., 4:]
 
 
 def step_seconds(model, images: np.ndarray, rounds: int) -> np.ndarray:
     """(steps,) the least seconds of each step over `rounds` runs of one image by the whole team."""
-    engine, image = engine_of(model), jt.array(images[:1])
-    found = [engine(image, operation.SECONDS).numpy().reshape(-1) for _ in range(rounds)]
+    found = [engine_of(model)(images[:1], operation.SECONDS).reshape(-1) for _ in range(rounds)]
     return np.min(found, axis=0)
