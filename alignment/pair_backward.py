@@ -67,10 +67,11 @@ class Rows:
                 call = max((c for c in ref.header.extra["refed"] if name.startswith(f"own/{c}/")), key=len)
                 self.names.setdefault(call, []).append(name)
 
-    def compared(self, name: str) -> TensorResult:
+    def compared(self, name: str, around: str = "") -> TensorResult:
+        """`around`: the same parameter's gradient in the whole run."""
         floors = self.ref.header.extra["floors"]
         if floors.get(name):
-            return backward.one(name, self.ref, self.cand, self.double, {"floors": floors}, name)
+            return backward.one(name, self.ref, self.cand, self.double, {"floors": floors}, name, bool(floors.get(around)) and backward.vanishes(floors[around]))
         return compare_tensors(name, self.ref[name], self.cand[name], tolerance=None if self.ref[name].dtype.kind == "f" else EXACT, stage=STAGE, allow_0d_as_1d=True)
 
     def missing(self, shown: str, hint: str, reason: Reason = Reason.MISSING) -> None:
@@ -100,7 +101,7 @@ class Rows:
                 continue
             around = [key] if part.startswith("param/") and key in self.ref and key in self.cand else inherited
             whole = [self.compared(n) for n in around]
-            row = locate.combine(self.compared(name), next((r for r in whole if r.failed), whole[0] if whole else None), module_type=types.get(path, ""))
+            row = locate.combine(self.compared(name, key), next((r for r in whole if r.failed), whole[0] if whole else None), module_type=types.get(path, ""))
             inner = [p for p in self.failed_paths if p.startswith(path + ".")]
             if row.failed and inner:
                 row = replace(row, hint=f"{row.hint}; holds {inner[0]}, which fails too")

@@ -120,11 +120,11 @@ def tensor_row(step: int, stage: str, name: str, ref: dict, cand: dict, double: 
     return row
 
 
-def tolerance(floor: Floor, stage: str, name: str = "") -> Tolerance:
+def tolerance(floor: Floor, stage: str, name: str = "", *, rounding: bool = False) -> Tolerance:
     """The bound; where it is wide against the tensor, but not against what a gradient may be, it still decides for gradients and their running means.
 
     A first moment is a sum of gradients that may cancel down to their rounding, as a gradient itself does. After a resynchronised step it differs by what the
-    new gradient differs, which is judged in its own row.
+    new gradient differs, which is judged in its own row. A gradient that is nothing but rounding keeps to its bound, however small it is; with `rounding` that is known.
     """
     bound = tolerance_from_floor(floor)
     if bound.undecidable is not Reason.FLOOR_TOO_WIDE:
@@ -133,7 +133,7 @@ def tolerance(floor: Floor, stage: str, name: str = "") -> Tolerance:
         return replace(bound, undecidable=None) if bound.bound <= WIDEST_GRADIENT_BOUND * floor.scale else bound
     if stage != "backward":
         return bound
-    if floor.max_abs >= ROUNDING_SHARE * floor.scale or bound.bound <= WIDEST_GRADIENT_BOUND * floor.scale:
+    if rounding or floor.max_abs >= ROUNDING_SHARE * floor.scale or bound.bound <= WIDEST_GRADIENT_BOUND * floor.scale:
         return replace(bound, undecidable=None)
     return bound
 

@@ -158,12 +158,12 @@ def test_the_code_hash_covers_what_a_side_runs(tmp_path, monkeypatch):
 @pytest.mark.torch
 def test_harmless_changes_put_everything_back():
     torch = pytest.importorskip("torch")
-    from alignment.runners import torch_runner
+    from alignment.runners import torch_changes
 
     def state():
         return torch.get_num_threads(), torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
     before, inside = state(), []
-    for change in torch_runner.harmless_changes(0):
+    for change in torch_changes.harmless_changes(0):
         with change.around():
             inside.append(state())
         with contextlib.suppress(ZeroDivisionError), change.around():
@@ -175,10 +175,10 @@ def test_harmless_changes_put_everything_back():
 @pytest.mark.torch
 def test_a_nudge_is_one_ulp():
     torch = pytest.importorskip("torch")
-    from alignment.runners import torch_runner
+    from alignment.runners import torch_changes
 
     values = torch.linspace(0.5, 0.99, 1000)
-    moved = torch_runner.nudge(values, np.random.RandomState(0))
+    moved = torch_changes.nudge(values, np.random.RandomState(0))
     steps = (moved.numpy().view(np.int32) - values.numpy().view(np.int32))
     assert set(steps.tolist()) == {-1, 1}
 
@@ -186,9 +186,9 @@ def test_a_nudge_is_one_ulp():
 @pytest.mark.torch
 def test_the_batch_position_change_gives_the_same_images_back():
     torch = pytest.importorskip("torch")
-    from alignment.runners import torch_runner
+    from alignment.runners import torch_changes
 
-    (change,) = [one for one in torch_runner.harmless_changes(0) if one.name == "position in the batch"]
+    (change,) = [one for one in torch_changes.harmless_changes(0) if one.name == "position in the batch"]
     images = torch.arange(24.0).reshape(2, 3, 2, 2)
     assert len(change.before(images)) == 4 and torch.equal(change.after(change.before(images)), images)
 

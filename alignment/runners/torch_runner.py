@@ -15,6 +15,7 @@ import torch
 from alignment.noise import measure_floor
 from alignment.runners import backward_tasks, pair_backward, pair_tasks, pair_train, repro_tasks, swap_tasks, tasks, train_tasks
 from alignment.runners.backend import Backend, map_tensors, tensors_of
+from alignment.runners.torch_changes import TRAINING_CHANGES, Change, harmless_changes, nudged_model
 from jt_nanodet.errors import UserError
 from torch_ref import decode, detector
 
@@ -141,7 +142,7 @@ class TorchBackend(Backend):
 
         return torch_pair.Hands(self)
 
-    def pair_changes(self, seed: int) -> list["Change"]:
+    def pair_changes(self, seed: int) -> list[Change]:
         """Without the position in the batch: of any model, nobody knows which axis is the batch."""
         return [change for change in harmless_changes(seed, any_type=True) if change.name != "position in the batch"]
 
@@ -199,9 +200,7 @@ class TorchBackend(Backend):
         return copy.deepcopy(model).double()
 
     def training_changes(self) -> list[tuple[str, Callable[[], Any], str]]:
-        """(name, context around the step, what is moved by one ULP: "", "input" or "weights"); the batch stays whole, its statistics count."""
-        return [("other number of threads", other_threads, ""), ("other convolution algorithm", other_algorithm, ""),
-                ("input moved by one ULP", contextlib.nullcontext, "input"), ("weights moved by one ULP", contextlib.nullcontext, "weights")]
+        return TRAINING_CHANGES
 
     def floors(self, recorder, images, auxiliary, bundle, seed, say) -> tuple[dict, dict]:
         """Floors of every output, for each call on its own inputs and for the whole run; adds ``own64/`` and ``run64/`` to the bundle.
@@ -289,68 +288,6 @@ def forward(model: Any, config: Any, images: Any, auxiliary: bool) -> tuple[Any,
     raw = model.forward_aux(images, True)[0] if auxiliary else model(images)
     integral = model.head.distribution_project
     return decode.decode(raw, integral, config.model.arch.head, images.shape[2:])
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """A circumstance that leaves the mathematics as it is: a context around the run, what is done to each input, and to each
-    output; `weights` asks for the model whose weights were moved by one ULP."""
-
-    name: str
-    around: Callable[[], Any] = contextlib.nullcontext
-    before: Callable[[Any], Any] = lambda tensor: tensor
-    after: Callable[[Any], Any] = lambda tensor: tensor
-    weights: bool = False
-
-
-@contextlib.contextmanager
-def other_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if threads > 1 else 2)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def other_algorithm() -> Iterator[None]:
-    kept = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
-    torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled = kept
-
-
-def nudge(tensor: Any, random: np.random.RandomState) -> Any:
-    """Every element moved to its upper or lower neighbour, at random."""
-    array = tensor.cpu().numpy()
-    towards = np.where(random.rand(*array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
-    return torch.from_numpy(np.asarray(np.nextafter(array, towards))).to(tensor.device)
-
-
-def nudged_model(model: Any, seed: int) -> Any:
-    """A copy with every floating weight and buffer moved by one ULP: what a layer that folds them in another order may see."""
-    random, twin = np.random.RandomState(seed), copy.deepcopy(model)
-    for tensor in twin.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(nudge(tensor, random))
-    return twin
-
-
-def harmless_changes(seed: int, any_type: bool = False) -> list[Change]:
-    """With `any_type` integers (indices, masks) are left as they are."""
-    random = np.random.RandomState(seed)
-    return [
-        Change("other number of threads", around=other_threads),
-        Change("other convolution algorithm", around=other_algorithm),
-        Change("channels last", before=lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t),
-        # behind a neighbour with other values: the same image must not care
-        Change("position in the batch", before=lambda t: torch.cat((t.flip(-1), t)), after=lambda t: t[len(t) // 2:]),
-        Change("input moved by one ULP", before=lambda t: t if any_type and not t.is_floating_point() else nudge(t, random)),
-        Change("weights moved by one ULP", weights=True),
-    ]
 
 
 def floor(truth: np.ndarray, runs: list[np.ndarray], names: tuple[str, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from alignment.noise import measure_floor
 from tests.golden import rule
 
-#: The harmless changes that move most, of those `alignment.runners.torch_runner` knows; the rest would cost as much again.
+#: The harmless changes that move most, of those `alignment.runners.torch_changes` knows; the rest would cost as much again.
 CHANGES = ("other number of threads", "other convolution algorithm", "weights moved by one ULP")
 
 
@@ -65,7 +65,7 @@ def run_jittor(path):
 def run_torch(path):
     import torch
 
-    from alignment.runners import torch_runner
+    from alignment.runners import torch_changes
     from torch_ref import decode, detector, postprocess
 
     torch.set_grad_enabled(False)
@@ -82,7 +82,7 @@ def run_torch(path):
         boxes, scores = decode.decode(run["eval/head"], net.head.distribution_project, arch.head, size)
         return {name: rule.sampled(y.numpy(), header, name) for name, y in run.items()}, run["eval/head"], boxes, scores
 
-    nudged, changes = torch_runner.nudged_model(model, 0), [c for c in torch_runner.harmless_changes(0) if c.name in CHANGES]
+    nudged, changes = torch_changes.nudged_model(model, 0), [c for c in torch_changes.harmless_changes(0) if c.name in CHANGES]
     variants = [whole(model, images)]
     for change in changes:
         with change.around():

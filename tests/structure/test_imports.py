@@ -50,7 +50,7 @@ class Layer:
 
 RUNNERS = (
     "alignment/runners/torch_runner.py", "alignment/runners/torch_pair.py", "alignment/runners/torch_ops.py", "alignment/runners/torch_upstream.py",
-    "alignment/runners/torch_same.py",
+    "alignment/runners/torch_same.py", "alignment/runners/torch_changes.py",
     "alignment/runners/jittor_runner.py", "alignment/runners/jittor_pair.py", "alignment/runners/jittor_ops.py",
 )
 LAYERS = {
@@ -70,9 +70,9 @@ LAYERS = {
     ),
     "torch_ref": Layer(("torch_ref/*.py",), ("jittor", "alignment", "weights_convert", "reports")),
     "alignment core": Layer(("alignment/*.py",), ("jittor", "torch", "torch_ref"), but=RUNNERS),
-    "torch runner": Layer(RUNNERS[:5], ("jittor",)),
+    "torch runner": Layer(RUNNERS[:6], ("jittor",)),
     "jittor runner": Layer(
-        RUNNERS[5:], ("torch", "torch_ref"), shared_only=False, first="from jt_nanodet import runtime; runtime.setup()"
+        RUNNERS[6:], ("torch", "torch_ref"), shared_only=False, first="from jt_nanodet import runtime; runtime.setup()"
     ),
     "weights_convert": Layer(
         ("weights_convert/*.py",), ("jittor", "torch_ref", "alignment", "reports"), lazy=("torch",)
