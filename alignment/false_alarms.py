@@ -24,6 +24,7 @@ from typing import Any
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.evidence import code_now
 from alignment.faultless import KINDS, Outcome
+from alignment.noise import FALSE_ALARM
 from alignment.reasons import Gate, Reason, Verdict
 from alignment.report_top import processor
 from alignment.result import Result, TensorResult, write_json
@@ -34,8 +35,8 @@ LEVEL = 0.95
 ALARMS = ("fail", "not_comparable")
 SCHEMA_VERSION = 1
 PACKAGES = ("jittor", "torch", "numpy")
-COLUMNS = ["comparison", "another from one to the next", "comparisons", "tensors and numbers judged", "false alarms", "undecided", "rate at most"]
-COLUMNS_ZH = ["比较", "每次比较之间的变化", "比较次数", "判定的张量和数", "误报", "未决", "误报率上限"]
+COLUMNS = ["comparison", "another from one to the next", "comparisons", "tensors and numbers judged", "nearest to its bound", "false alarms", "undecided", "rate at most"]
+COLUMNS_ZH = ["比较", "每次比较之间的变化", "比较次数", "判定的张量和数", "离界限最近", "误报", "未决", "误报率上限"]
 
 
 def upper_bound(alarms: int, comparisons: int, level: float = LEVEL) -> float:
@@ -122,23 +123,31 @@ def row(kind: str, one: Outcome) -> TensorResult:
 def recording(found: dict[str, list[Outcome]], versions: dict[str, str], date: str, machine: str) -> dict[str, Any]:
     """Counts and rates of each kind and of all, the alarms by name, and the table for the docs."""
     counts = {name: counted(outcomes) for name, outcomes in {**found, "all": [one for outcomes in found.values() for one in outcomes]}.items()}
-    rows = [[name, KINDS[name].varies if name in KINDS else "", one["comparisons"], one["judged"], one["false_alarms"], one["undecided"], f"{100 * one['rate_at_most']:.2g} %"]
-            for name, one in counts.items()]
-    note = f"Rates at most: upper end of a one-sided interval of {LEVEL:.0%} (Clopper and Pearson). {date}; {', '.join(f'{k} {v}' for k, v in versions.items())}; {machine}"
+    rows = [[name, KINDS[name].varies if name in KINDS else "", one["comparisons"], one["judged"], shown(one["of_bound"]), one["false_alarms"], one["undecided"],
+             f"{100 * one['rate_at_most']:.2g} %"] for name, one in counts.items()]
+    note = ("Nearest to its bound: the largest difference of any tensor with a measured floor, as a share of its bound. "
+            f"Rates at most: upper end of a one-sided interval of {LEVEL:.0%} (Clopper and Pearson). {date}; {', '.join(f'{k} {v}' for k, v in versions.items())}; {machine}")
     return {"schema_version": SCHEMA_VERSION, "command": "python -m alignment.false_alarms", "date": date, "machine": machine, "versions": versions, "level": LEVEL, "counts": counts,
             "alarms": [dataclasses.asdict(one) for outcomes in found.values() for one in outcomes if one.verdict in ALARMS],
             "undecided": [dataclasses.asdict(one) for outcomes in found.values() for one in outcomes if one.verdict == "inconclusive"],
             "tables": {"false_alarms": {"columns": COLUMNS, "columns_zh": COLUMNS_ZH, "rows": rows, "note": note}}}
 
 
+def shown(of_bound: float | None) -> str:
+    return "–" if of_bound is None else f"{of_bound:.2f}"
+
+
 def counted(outcomes: list[Outcome]) -> dict[str, Any]:
+    """`by_luck`: the alarms that bounds of `FALSE_ALARM` each are made for, were every tensor's as likely to break as that."""
     alarms = sum(one.verdict in ALARMS for one in outcomes)
+    near = max((one for one in outcomes if one.of_bound is not None), key=lambda one: one.of_bound, default=None)
     return {"comparisons": len(outcomes), "judged": sum(one.compared for one in outcomes), "false_alarms": alarms, "undecided": sum(one.verdict == "inconclusive" for one in outcomes),
+            "of_bound": near.of_bound if near else None, "nearest": f"{near.name}: {near.nearest}" if near else "", "by_luck": FALSE_ALARM * sum(one.compared for one in outcomes),
             "rate": alarms / len(outcomes), "rate_at_most": upper_bound(alarms, len(outcomes))}
 
 
 def text(document: dict[str, Any]) -> str:
-    lines = [f"{name:11s} {one['comparisons']:4d} comparisons, {one['judged']:7d} judged, {one['false_alarms']:3d} false alarms, {one['undecided']:3d} undecided, rate at most {one['rate_at_most']:.2%}"
+    lines = [f"{name:11s} {one['comparisons']:4d} comparisons, {one['judged']:7d} judged, {one['false_alarms']:3d} false alarms, {one['undecided']:3d} undecided, nearest {shown(one['of_bound'])} of its bound, rate at most {one['rate_at_most']:.2%}"
              for name, one in document["counts"].items()]
     return "\n".join([*lines, *(f"false alarm: {one['name']}: {one['first'] or one['reason']}" for one in document["alarms"])])
 

@@ -23,7 +23,7 @@ from alignment import backward, infer, inputs, layers, logs, pair, simulate, tra
 from alignment.bundle import Bundle, comparable
 from alignment.curves import Policy
 from alignment.infer_judge import judge as judge_detections
-from alignment.result import Result
+from alignment.result import Result, TensorResult
 from alignment.runners import child
 from jt_nanodet.config import load_config
 
@@ -44,13 +44,16 @@ STEPS, LOG_RUNS, PICTURES = 10, 5, 4
 
 @dataclass(frozen=True)
 class Outcome:
-    """One comparison. `first`: the first failed row, with its reason, or ""."""
+    """One comparison. `first`: the first failed row, with its reason and how far it lies off, or ""; `nearest`: of the rows with a measured floor the one that comes
+    nearest to its bound or breaks it most, `of_bound` the largest difference in it over that bound (None where no row has a floor)."""
 
     name: str
     verdict: str
     reason: str
     compared: int
     first: str = ""
+    nearest: str = ""
+    of_bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,18 @@ class Kind:
 
 def outcome(name: str, result: Result) -> Outcome:
     first = result.first_failure
-    return Outcome(name, str(result.verdict), str(result.reason), result.compared, f"{first.name_ref}: {first.reason}" if first else "")
+    near = max((row for row in result.rows() if share(row) is not None), key=share, default=None)
+    return Outcome(name, str(result.verdict), str(result.reason), result.compared, described(first) if first else "", near.name_ref if near else "", share(near) if near else None)
+
+
+def share(row: TensorResult) -> float | None:
+    """The largest difference as a share of its bound, where that comes from a measured floor."""
+    return row.max_abs / row.tolerance if row.floor is not None and row.tolerance and row.max_abs is not None else None
+
+
+def described(row: TensorResult) -> str:
+    off = "" if share(row) is None else f", {share(row):.4g} of its bound"
+    return f"{row.name_ref}: {row.reason}{off}{f' ({row.hint})' if row.hint else ''}"
 
 
 def configuration(number: int, folder: Path, sizes: tuple = SIZES, activations: tuple = ACTIVATIONS) -> Path:
@@ -198,7 +212,8 @@ def training(numbers: range, folder: Path) -> Iterator[Outcome]:
             late = step is steps[-1] and document["verdict"] != "pass" and not any(one["failed"] for one in steps)
             verdict = document["verdict"] if late else "fail" if step["failed"] else "pass"
             first = "" if verdict == "pass" else f"{document['first_failure']}: {document['reason']}"
-            yield Outcome(f"training {begin + step['step']}", verdict, "ok" if verdict == "pass" else document["reason"], step["rows"], first)
+            near = max(step["worst"].values(), key=lambda one: one["of_bound"], default={"name": "", "of_bound": None})
+            yield Outcome(f"training {begin + step['step']}", verdict, "ok" if verdict == "pass" else document["reason"], step["rows"], first, near["name"], near["of_bound"])
 
 
 def log_source(rng: np.random.Generator, lines: int = 600, epochs: int = 30) -> simulate.Source:

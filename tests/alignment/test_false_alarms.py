@@ -10,7 +10,10 @@ import pytest
 
 from alignment import false_alarms, faultless, simulate
 from alignment.faultless import KINDS, Kind, Outcome
+from alignment.compare import compare_tensors
 from alignment.false_alarms import main, upper_bound
+from alignment.noise import FALSE_ALARM, measure_floor, tolerance_from_floor
+from alignment.result import Result
 from jt_nanodet.errors import UserError
 
 
@@ -98,11 +101,32 @@ def test_a_made_up_log_falls_and_its_noise_is_correlated():
     assert np.corrcoef(noise[1:, 0], noise[:-1, 0])[0, 1] > 0.3 and np.corrcoef(noise.T)[0, 1] > 0.3
 
 
+def test_how_near_a_comparison_comes_is_kept_and_an_alarm_says_how_far_it_lies_off():
+    truth = np.linspace(-1, 1, 4096).reshape(4, 32, 32)
+    random = np.random.default_rng(0)
+    runs = [(truth + 1e-6 * random.standard_normal(truth.shape)).astype(np.float32) for _ in range(3)]
+    bound = tolerance_from_floor(measure_floor(truth, runs, channel_axis=0))
+    result = Result("layers")
+    result.add([compare_tensors("still", runs[0], runs[0], tolerance=bound), compare_tensors("honest", runs[0], runs[1], tolerance=bound)])
+    quiet = faultless.outcome("forward 0", result)
+    assert (quiet.verdict, quiet.first, quiet.nearest) == ("pass", "", "honest") and 0.1 < quiet.of_bound < 0.9
+    wrong = runs[1].copy()
+    wrong[2, 3, 4] += 3 * bound.bound
+    result.add([compare_tensors("wrong", runs[0], wrong, tolerance=bound)])
+    loud = faultless.outcome("forward 0", result)
+    assert (loud.verdict, loud.nearest) == ("fail", "wrong") and 2 < loud.of_bound < 4
+    assert loud.first.startswith(f"wrong: isolated, {loud.of_bound:.4g} of its bound (")
+    counts = false_alarms.counted([quiet, loud, Outcome("curves 0", "pass", "ok", 1)])
+    assert (counts["of_bound"], counts["nearest"]) == (loud.of_bound, "forward 0: wrong") and counts["by_luck"] == pytest.approx(FALSE_ALARM * 6)
+    assert false_alarms.counted([Outcome("curves 0", "pass", "ok", 1)])["of_bound"] is None
+
+
 @pytest.mark.jittor
 @pytest.mark.torch
 def test_both_sides_run_and_nothing_is_left_behind(jittor, tmp_path):
     assert main(["--only", "forward", "--first", "1", "--output", str(tmp_path), "-q"]) == 0
-    assert document(tmp_path)["false_alarms"]["counts"]["forward"]["judged"] > 300
+    counts = document(tmp_path)["false_alarms"]["counts"]["forward"]
+    assert counts["judged"] > 300 and 0.05 < counts["of_bound"] < 1 and counts["nearest"].startswith("forward 0: ")
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
