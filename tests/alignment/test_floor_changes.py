@@ -47,6 +47,22 @@ def test_channels_last_is_another_algorithm_for_every_convolution(count, size, k
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_only_the_convolution_changes_its_memory_format(count, last):
+    """A slice of channels is contiguous in neither format and keeps the one it comes from."""
+    from alignment.runners.torch_changes import channels_last
+
+    kind = torch.channels_last if last else torch.contiguous_format
+    whole, weight = torch.randn(count, 8, 5, 5).contiguous(memory_format=kind), torch.randn(6, 4, 3, 3)
+    for images in (whole[:, :4], whole[:, :4].contiguous(memory_format=kind).requires_grad_()):
+        with channels_last():
+            y = torch.nn.functional.conv2d(images, weight)
+            given = torch.autograd.grad(y.sum(), images)[0] if images.requires_grad else y
+        assert y.is_contiguous(memory_format=kind) and given.is_contiguous(memory_format=kind)
+
+
+@pytest.mark.torch
 def test_what_is_no_plain_float32_convolution_is_left_alone():
     from alignment.runners.torch_changes import channels_last
 
