@@ -67,7 +67,7 @@ def test_an_example_passes_and_a_fault_is_found_at_its_place(tmp_path, name, cap
     assert len(steps) == 2 and found["train"]["train"]["rows_compared"] > 50 and steps[0]["loss"]["total"]["ref"] != steps[1]["loss"]["total"]["ref"]
     assert 0 < steps[1]["free"]["weights_rel_l2"] < 0.01 and found["train"]["train"]["floors_measured"][0] == 0
     page = (clean / "report.md").read_text(encoding="utf-8")
-    assert "| train | PASSED |" in page and "Decode" not in page
+    assert "| Training steps | PASSED |" in page and "Decode" not in page
     if name == "segmentation":
         checked(clean)
     code, result = run(changed(tmp_path, name, *FAULTS[name][:2]), tmp_path / "broken")
