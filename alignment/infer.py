@@ -20,7 +20,7 @@ import numpy as np
 
 import reports
 import weights_convert
-from alignment import bootstrap, inputs, results_files, speed
+from alignment import bootstrap, inputs, results_files, speed, upstream, upstream_repo
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.infer_judge import FLOOR_IMAGES, TWIN, judge
 from alignment.layers import weight_arguments
@@ -131,7 +131,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--plain", action="store_true", help="the port's ordinary graph, not its CPU engine")
     parser.add_argument("--round-weights", choices=("float16",), help="round the port's weights to this: what does the precision of the file cost?")
     results_files.arguments(parser)
+    upstream_repo.arguments(parser)
     args = parser.parse_args(argv)
+    if args.torch_repo and (args.pytorch_results or args.jittor_results):
+        raise UserError("--torch-repo says what the reference is built from, and two files of results are there already: leave one of them out")
+    clone = upstream_repo.for_reference(args)
     folder = prepare_output(args.output)
     inputs.check_arguments(args)
     for flag, values in (("--sizes", args.sizes or []), ("--batch-sizes", args.batch_sizes)):
@@ -159,13 +163,15 @@ def main(argv: list[str]) -> int:
         models["jittor"] = rounded_weights(models["jittor"], args.round_weights, folder, "jittor")
     found: dict[int | None, Result] = {}
     for size in args.sizes or [None]:
-        given = {side: {**common, "weights": str(models[side]) if models[side] else None, "input_size": size} for side in child.MODULES}
+        given = {side: {**common, "weights": str(models[side]) if models[side] else None, "input_size": size, **(clone if side == "pytorch" else {})} for side in child.MODULES}
         place = folder / f"size_{size}" if args.sizes and len(args.sizes) > 1 else folder
         place.mkdir(exist_ok=True)
         shutil.rmtree(place / "pictures", ignore_errors=True)
         say(f"input size {size}", args.verbosity if size else -1)
         found[size] = run(place, given, options, rounds=args.rounds, verbosity=args.verbosity, resamples=args.resamples, twin=twin,
                           batch_sizes=tuple(args.batch_sizes))
+        if clone:
+            upstream.add_to(found[size], given["pytorch"], with_input_size(config, size), place, clone, args.verbosity, options)
         if args.verbosity >= 0:
             print(f"input size {size}" if size else "", text(found[size]), sep="\n" if size else "")
         if place != folder:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from alignment import bootstrap, evidence, infer, infer_judge, layers, speed, structure, weights
+from alignment import bootstrap, evidence, infer, infer_judge, layers, speed, structure, upstream_part, weights
 from alignment.reasons import Reason
 from alignment.report import CONFIG_COPY
 from alignment.report_top import over_all
@@ -43,6 +43,8 @@ def part(name: str, report: Path, recorded: dict[str, Any], found: dict[str, Any
         return structure.judge(report / name, common)[0]
     if name == "weights":
         return weights.judge(report / name, common)
+    if name == upstream_part.PART:
+        return upstream_part.judge(report / name, common)
     if name == "layers":
         return layers.judge(report / name, common, recorded.get("input", {}).get("source", ""))[0]
     result = infer_judge.judge(report / name, common)

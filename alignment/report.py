@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import reports
-from alignment import evidence, infer, inputs, layers, pair, pair_report, report_top, structure, weights
+from alignment import evidence, infer, inputs, layers, pair, pair_report, report_top, structure, upstream_part, upstream_repo, weights
 from alignment.cli import parent_parser, prepare_output, run_cli, say, summary
 from alignment.report_top import clear, counts
 from alignment.result import EXIT_CODES, LAST_LINES, Result
@@ -34,9 +34,10 @@ def main(argv: list[str]) -> int:
     if pair.asked(argv):
         return pair_report.main(argv)
     args = parser().parse_args(argv)
+    clone = upstream_repo.for_reference(args)
     started = time.perf_counter()
     folder = prepare_output(args.output)
-    clear(folder, PARTS)
+    clear(folder, (*PARTS, upstream_part.PART))
     inputs.check_arguments(args)
     embedded = args.config is None
     config_path = DEFAULT_CONFIG if embedded else args.config
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     input_file = inputs.write_input(folder, array)
     common = {"config": str(config_path), "device": args.device, "seed": args.seed, "threads": args.threads}
     models = {"pytorch": model, "jittor": args.jittor_model or converted(model, folder)}
-    given = {side: {**common, "weights": str(path) if path else None} for side, path in models.items()}
+    given = {side: {**common, "weights": str(path) if path else None, **(clone if side == "pytorch" else {})} for side, path in models.items()}
     say(f"input of the layers: {source}; {len(dataset)} test images", args.verbosity)
     children = {}
     for number, side in enumerate(child.MODULES, 1):
@@ -67,6 +68,8 @@ def main(argv: list[str]) -> int:
     results["layers"], divergence = layers.judge(folder / "layers", common, source)
     repro = layers.write_repro(folder / "layers", results["layers"], divergence, given, verbosity=args.verbosity)
     results["infer"] = infer.run(folder / "infer", given, options, rounds=args.rounds, verbosity=args.verbosity, done=True)
+    if clone:
+        results[upstream_part.PART] = upstream_part.run(folder / upstream_part.PART, given["pytorch"], config, clone, options, args.verbosity)
     for name, result in results.items():
         result.parts["command_line"] = command_of(name, args, config_path)
         result.write(folder / name)
@@ -99,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", metavar="N", type=int, default=5, help="timing rounds of each side; 0 leaves the timing out (default: 5)")
     made.add_argument("--threads", metavar="N", type=int, help="CPU threads of both sides")
     made.add_argument("--pair", metavar="FILE.py", help=pair.HELP)
+    upstream_repo.arguments(made)
     return made
 
 
@@ -122,13 +126,17 @@ def command_of(part: str, args: argparse.Namespace, config: Path) -> list[str]:
     if args.config or part != "report":
         words += ["--config", shown(config)]
     if part != "structure":
-        words += [w for flag, path in (("--pytorch-model", args.pytorch_model), ("--jittor-model", args.jittor_model)) if path for w in (flag, str(path))]
-    if part in ("layers", "infer", "report") and args.test_images:
+        models = {"--pytorch-model": args.pytorch_model, "--jittor-model": args.jittor_model if part != upstream_part.PART else None}
+        words += [w for flag, path in models.items() if path for w in (flag, str(path))]
+    if part in ("layers", "infer", "report", "upstream") and args.test_images:
         words += ["--test-images", str(args.test_images)]
-    if part in ("infer", "report"):
+    if part in ("infer", "report", "upstream"):
         words += ["--annotations", str(args.annotations)] if args.annotations else []
+    if part in ("infer", "report"):
         words += ["--limit", str(args.limit)] if args.limit else []
         words += ["--batch-size", str(args.batch_size), "--rounds", str(args.rounds)]
+    if args.torch_repo and part != "weights":
+        words += ["--torch-repo", str(args.torch_repo), *(["--any-commit"] if args.any_commit else [])]
     words += ["--threads", str(args.threads)] if args.threads and part in ("layers", "infer", "report") else []
     return [*words, "--device", args.device, "--seed", str(args.seed), "--output", str(args.output)]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment import evidence, pair_report, recompute, verify_pair
+from alignment import evidence, pair_report, recompute, upstream_part, verify_pair
 from alignment.bundle import Bundle, array_sha256
 from alignment.cli import finish, parent_parser, prepare_output, run_cli, say
 from alignment.reasons import Gate, Reason
@@ -29,7 +29,8 @@ from jt_nanodet.errors import UserError
 from reports import NAMES
 
 #: Raw files of each part, beside the bundles.
-RAW = {"structure": "structure/{}.structure.json", "weights": "weights/{}.weights.json", "infer": "infer/{}.detections.json"}
+RAW = {"structure": "structure/{}.structure.json", "weights": "weights/{}.weights.json", "infer": "infer/{}.detections.json",
+       upstream_part.PART: f"{upstream_part.PART}/{upstream_part.FILE}"}
 
 
 def main(argv: list[str]) -> int:
@@ -97,9 +98,14 @@ def code(result: Result, seal: dict[str, Any]) -> bool:
     return False
 
 
+def parts_of(report: Path) -> tuple[str, ...]:
+    """The parts of this report; the comparison with the original is one where it was asked for."""
+    return (*PARTS, upstream_part.PART) if upstream_part.made(report) else PARTS
+
+
 def raw_files(result: Result, report: Path, seal: dict[str, Any]) -> set[str]:
     """Bundles and the runners' other files: there, whole, unaltered, and about one and the same run. Returns the parts that can be computed again."""
-    whole = set(PARTS)
+    whole = set(parts_of(report))
     opened: dict[str, Bundle] = {}
     for side in child.MODULES:
         bundle = open_bundle(result, report, f"layers/bundles/{side}")
@@ -107,9 +113,8 @@ def raw_files(result: Result, report: Path, seal: dict[str, Any]) -> set[str]:
             opened[side] = bundle
     if len(opened) < len(child.MODULES):
         whole.discard("layers")
-    for part, pattern in RAW.items():
-        for side in child.MODULES:
-            name = pattern.format(side)
+    for part in (part for part in RAW if part in parts_of(report)):
+        for name in dict.fromkeys(RAW[part].format(side) for side in child.MODULES):
             if not (report / name).is_file():
                 row(result, name, False, Reason.MISSING, "the file is not there", stage="raw", gate=Gate.KEYS)
                 whole.discard(part)
@@ -147,7 +152,7 @@ def numbers(result: Result, report: Path, seal: dict[str, Any], whole: set[str])
     found: dict[str, Result] = {}
     measured = recompute.measured(report, seal)
     unknown = recompute.UNKNOWABLE + (recompute.MEASURED if isinstance(measured, str) else ())
-    for part in PARTS:
+    for part in parts_of(report):
         name = f"{part}/result.json"
         if part not in whole:
             result.skip(name, "its raw files are not as they were, so it cannot be computed again", stage="numbers")
@@ -168,7 +173,7 @@ def numbers(result: Result, report: Path, seal: dict[str, Any], whole: set[str])
     elif measured:
         for side, wrong in recompute.metrics(report, measured):
             row(result, f"COCO's numbers of {side}", *told(wrong), stage="numbers")
-    if len(found) < len(PARTS):
+    if len(found) < len(parts_of(report)):
         result.skip("report.json", "not every part could be computed again", stage="numbers")
         return
     top(result, report, lambda: recompute.top(report, report, found))

@@ -1,6 +1,6 @@
-"""``python -m reports.record DIR NAME``: keep the measurements of a report, or of one run of alignment.infer, alignment.swap or alignment.train, as
+"""``python -m reports.record DIR NAME``: keep the measurements of a report, or of one run of alignment.infer, alignment.swap, alignment.train or alignment.upstream, as
 reports/results/NAME.json, the source of the tables in the READMEs and in docs/. Several runs of alignment.swap, each with another planted error, are kept
-together: ``DIR DIR ... NAME``.
+together: ``DIR DIR ... NAME``; runs of alignment.upstream with other weights too.
 
 Only numbers already in the report's result files are kept; the tensors, pictures and detections themselves are not.
 """
@@ -76,12 +76,14 @@ def record_one(data: dict, folder: Path) -> dict:
         kept |= {key: data[key] for key in ("metrics", "bootstrap", "fps") if data.get(key)}
         if "bootstrap" in kept:
             kept["tables"]["bootstrap"] = bootstrap_table(kept["bootstrap"])
+    elif data.get("command") == "upstream":
+        return record_upstream([folder])
     elif "train" in data:
         kept |= {key: data[key] for key in ("source", "peak_memory_mb", "first_divergence", "command_line") if key in data}
         kept["train"] = training(data["train"])
         kept["tables"]["steps"] = steps_table(kept["train"], kept.get("durations", {}))
     else:
-        raise UserError(f"{folder / 'result.json'} is of neither alignment.infer, alignment.swap nor alignment.train: name the output of one of them")
+        raise UserError(f"{folder / 'result.json'} is of neither alignment.infer, alignment.swap, alignment.train nor alignment.upstream: name the output of one of them")
     return kept
 
 
@@ -106,6 +108,24 @@ def swap_table(data: dict, images: int) -> dict:
     return {"columns": ["stage", "the port's in the reference, mAP", "95 % interval", "the reference's in the port, mAP", "pictures with other bits"],
             "columns_zh": ["阶段", "移植版的阶段放入参考，mAP", "95 % 区间", "参考的阶段放入移植版，mAP", "位有不同的图片"], "rows": rows,
             "note": f"carried by: {data['carrier'] or 'no stage'}; mAP {data['mAP']['pytorch']:.5f} and {data['mAP']['jittor']:.5f} on {images} images{planted}"}
+
+
+def record_upstream(folders: list[Path]) -> dict:
+    """Runs of `alignment.upstream` with different weights: how many tensors of each group equal upstream's. UserError for another result."""
+    runs = [read_json(folder / "result.json", "result", str(folder / "result.json")).data or {} for folder in folders]
+    if any(data.get("command") != "upstream" for data in runs):
+        raise UserError("results of alignment.upstream are recorded together with nothing else: name folders of that command alone")
+    rows = [[data["weights"], one["what"], one["compared"], one["equal"]] for data in runs for one in data["groups"]]
+    kept = ("verdict", "compared", "failed", "skipped", "first_failure", "config", "weights", "groups", "upstream", "hashes", "not_run", "seeds")
+    clone = runs[0]["upstream"]
+    note = (f"RangiLyu/nanodet at {clone['commit'][:12]} ({clone['state']}), {', '.join(dict.fromkeys(data['config'] for data in runs))}; torch {runs[0]['versions']['torch']}; "
+            f"{sum(data['compared'] for data in runs):,} tensors and modules, {sum(data['failed'] for data in runs)} that differ")
+    return {"schema_version": 1, "command": "upstream", "device": runs[0]["device"], "versions": runs[0]["versions"], "runs": [{k: data[k] for k in kept} for data in runs],
+            "tables": {"upstream": {"columns": ["weights", "compared", "how many", "equal in every bit"], "columns_zh": ["权重", "比较对象", "个数", "逐位相等"], "rows": rows, "note": note}}}
+
+
+def is_upstream(folder: Path) -> bool:
+    return (folder / "result.json").is_file() and (read_json(folder / "result.json", "result", str(folder / "result.json")).data or {}).get("command") == "upstream"
 
 
 def record_plants(folders: list[Path]) -> dict:
@@ -186,7 +206,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f'"{args.name}" is no plain name: give one such as parity_m_320')
     path = RESULTS / f"{args.name}.json"
     path.parent.mkdir(exist_ok=True)
-    kept = record(args.report_dir[0]) if len(args.report_dir) == 1 else record_plants(args.report_dir)
+    if len(args.report_dir) == 1:
+        kept = record(args.report_dir[0])
+    else:
+        kept = (record_upstream if is_upstream(args.report_dir[0]) else record_plants)(args.report_dir)
     save_text(path, json.dumps(placeless(kept), indent=1, ensure_ascii=False) + "\n")
     print(f"{path.relative_to(RESULTS.parents[1])}: type \"python -m reports.readme_tables\" to renew the READMEs")
     return 0

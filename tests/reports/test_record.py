@@ -65,6 +65,20 @@ def test_a_train_run_has_every_step_and_a_row_for_each_regime(tmp_path):
     assert [(s["stage"], s["name"]) for s in kept["train"]["steps"]] == [("loss", "loss/x")] * 3 and kept["train"]["branch_points"] == 3
 
 
+def test_runs_against_the_original_with_other_weights(tmp_path):
+    for name, weights, equal in (("a", "m.npz", 9), ("b", "seeded weights of seed 0", 8)):
+        (tmp_path / name).mkdir()
+        more = {"config": "m.yml", "weights": weights, "groups": [{"group": "state", "what": "state dict", "compared": 9, "equal": equal}], "device": "cpu", "seeds": {}, "hashes": {},
+                "versions": {"torch": "2"}, "not_run": [], "upstream": {"commit": "be9b4a9001d7f9b6", "state": "clean"}, "failed": 9 - equal, "compared": 9}
+        put(tmp_path / name / "result.json", {**TOP, "command": "upstream", **more})
+    table = record.record_upstream([tmp_path / "a", tmp_path / "b"])["tables"]["upstream"]
+    assert table["rows"] == [["m.npz", "state dict", 9, 9], ["seeded weights of seed 0", "state dict", 9, 8]] and "18 tensors and modules, 1 that differ" in table["note"]
+    assert record.record(tmp_path / "a")["tables"]["upstream"]["rows"] == table["rows"][:1] and record.is_upstream(tmp_path / "b") and not record.is_upstream(tmp_path)
+    put(tmp_path / "b" / "result.json", {**TOP, "command": "swap"})
+    with pytest.raises(UserError, match="that command alone"):
+        record.record_upstream([tmp_path / "a", tmp_path / "b"])
+
+
 def test_another_result_is_refused(tmp_path):
     put(tmp_path / "result.json", TOP)
     with pytest.raises(UserError, match="alignment.swap"):
