@@ -156,12 +156,13 @@ def test_every_tensor_is_equal_in_every_bit(clone, tmp_path):
 
 
 def test_an_original_that_computes_something_else(clone, tmp_path):
-    """Another slope and half a loss: found in the forward pass, in its own place, and in the losses; the weights stay equal."""
+    """Another slope and half a loss: found in the module tree, in the forward pass at its own place, and in the losses; the weights stay equal."""
     change(clone, "nanodet/model/arch/__init__.py", "module.inplace = True", "module.inplace = True\n                module.negative_slope = 0.01")
     change(clone, "nanodet/model/arch/__init__.py", "return raw, training_step", "return raw, 0.5 * training_step")
     code, result = run(clone, tmp_path, upstream, "--any-commit")
-    assert (code, result["first_failure"]) == (1, "eval/backbone.conv1.2")
+    assert (code, result["first_failure"]) == (1, "structure/backbone.conv1.2")
     failed = {row["name_ref"] for row in result["tensors"] if row["verdict"] == "fail"}
+    assert next(row["name_ref"] for row in result["tensors"] if row["stage"] == "eval" and row["verdict"] == "fail") == "eval/backbone.conv1.2"
     assert {"attached/loss/total", "detached/gradient/head.gfl_cls.0.weight"} <= failed and not any(name.startswith("state/") for name in failed)
     assert not result["upstream"]["pinned"] or result["upstream"]["state"] == "changed"
 
