@@ -101,7 +101,7 @@ def test_the_whole_document():
     empty = ("step dtype max_abs max_rel index value_ref value_cand beyond rel_l2 rmse cosine sqnr_db ulp_p99 worst_channel err_ref_fp64 err_cand_fp64 float64_rel_l2 own own_rel_l2 inherited "
              "inherited_rel_l2 inherited_verdict entering_rel_l2 amplification floor scale tolerance tolerance_source").split()
     assert tensors[1] == {**fields, **dict.fromkeys(empty)}
-    assert Result("layers").to_json()["first_failure_detail"] is None
+    assert Result("layers").to_json()["first_failure_detail"] is None and Result("layers").coverage == 0.0  # of nothing, nothing was covered
 
 
 @pytest.mark.parametrize("taken", [["tensors"], ["verdict", "device"], ["hashes"]])
