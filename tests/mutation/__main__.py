@@ -86,7 +86,8 @@ def installed() -> dict[str, str]:
 
 def judged(module: str, folder: Path, mutmut: str, children: int) -> dict[str, Any]:
     """What one module's run found: from the folder when source and tests are the same, from a new run else."""
-    path, mark = folder / f"{module}.json", core.fingerprint(module, mutmut)
+    # not MODULE.json: an old result.json is removed from every output folder
+    path, mark = folder / f"found_{module}.json", core.fingerprint(module, mutmut)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["fingerprint"] == mark:

@@ -79,8 +79,10 @@ def test_the_command_runs_what_is_new_and_its_exit_code_is_the_share(tmp_path, m
     assert "survived: flips: step: return int(found.group([1 -> 2]))" in capsys.readouterr().out
     assert json.loads((tmp_path / "mutation.json").read_text())["all"]["share"] == pytest.approx(1 / 3)
     monkeypatch.setattr(core, "mutate", lambda module, folder, children, progress: ran(folder, {"alignment.flips.x_step__mutmut_1": 1}))
-    (tmp_path / "flips.json").write_text("{")  # cut short: run again
+    (tmp_path / "found_flips.json").write_text("{")  # cut short: run again
     assert command.main(words) == 0 and calls == ["flips", "flips"]
+    monkeypatch.setattr(core, "found", lambda module, folder: {"mutants": 1, "killed": 1, "timeouts": 0, "survived": 0, "survivors": []})
+    assert [command.main(["--only", "result", "--output", str(tmp_path)]) for _ in range(2)] == [0, 0] and calls[2:] == ["result"]
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
@@ -160,3 +162,10 @@ def test_explanations_speak_of_functions_that_are_there():
     for module, function, _ in command.read_equivalent(command.EQUIVALENT):
         source = (core.ROOT / "alignment" / f"{module}.py").read_text(encoding="utf-8")
         assert all(f"def {part}(" in source or f"class {part}" in source for part in function.split(".")), (module, function)
+
+
+def test_the_recording_covers_the_core_and_reaches_what_is_asked():
+    document = json.loads((core.ROOT / "reports" / "results" / "mutation.json").read_text(encoding="utf-8"))
+    assert set(document["modules"]) == set(core.CORE) and document["all"]["share"] >= command.LEAST
+    assert document["all"] == command.counted(list(document["modules"].values()))
+    assert all(one["mutants"] == one["killed"] + one["timeouts"] + one["survived"] and one["survived"] == len(one["survivors"]) for one in document["modules"].values())
