@@ -124,7 +124,7 @@ def recording(modules: dict[str, dict[str, Any]], explained: Explained, versions
         survivors = [{**survivor, "why": explained.get((name, survivor["function"], survivor["change"]), "")} for survivor in one["survivors"]]
         kept[name] = counted([{**one, "explained": sum(bool(survivor["why"]) for survivor in survivors)}]) | {"survivors": survivors}
     total = counted(list(kept.values()))
-    rows = [[f"`{name}`" if name in kept else name, *(one[key] for key in ("mutants", "killed", "timeouts", "survived", "explained")), f"{100 * one['share']:.1f} %"]
+    rows = [[name, *(one[key] for key in ("mutants", "killed", "timeouts", "survived", "explained")), f"{100 * one['share']:.1f} %"]
             for name, one in {**kept, "all": total}.items()]
     note = f"A timeout and an explained survivor count as not killed. {date}; {', '.join(f'{name} {version}' for name, version in versions.items())}"
     return {"schema_version": SCHEMA_VERSION, "command": "python -m tests.mutation --output out/mutation --record reports/results/mutation.json", "date": date,

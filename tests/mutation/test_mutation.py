@@ -63,7 +63,7 @@ def test_an_explained_survivor_is_a_survivor():
     assert (flips["explained"], flips["share"], document["all"]["share"], document["all"]["explained"]) == (2, 0.9, 0.96, 2)
     assert [one["why"] for one in flips["survivors"]] == ["nobody can see it", "nobody can see it", ""]
     table = document["tables"]["mutation"]
-    assert table["rows"] == [["`flips`", 40, 36, 1, 3, 2, "90.0 %"], ["`locate`", 60, 60, 0, 0, 0, "100.0 %"], ["all", 100, 96, 1, 3, 2, "96.0 %"]]
+    assert table["rows"] == [["flips", 40, 36, 1, 3, 2, "90.0 %"], ["locate", 60, 60, 0, 0, 0, "100.0 %"], ["all", 100, 96, 1, 3, 2, "96.0 %"]]
     assert table["note"].endswith("2026-01-02; mutmut 3, numpy 1") and len(table["columns"]) == len(table["columns_zh"]) == 7
     assert command.unused({"flips": found}, explained) == [("flips", "f", "c")]
 
