@@ -162,14 +162,19 @@ def bare(path: str, rows: list[dict[str, Any]]) -> bool:
     return not any(r["params"] for r in rows if r["path"] == path or r["path"].startswith(path + "."))
 
 
+def spared(path: str, rows: list[dict[str, Any]], alone: set[str]) -> bool:
+    """Whether a module of one side may lack a twin: it has no weights of its own, and what has some below it is not `alone`. A list of layers is one."""
+    return not any(r["params"] for r in rows if r["path"] == path or r["path"].startswith(path + ".") and r["path"] in alone)
+
+
 def structure(ref: Bundle, cand: Bundle, matches: list[pairing.Match], result: Result) -> str:
     left, right = ref.header.extra["modules"], {r["path"]: r for r in cand.header.extra["modules"]}
     names = {m.cand: m.ref for m in matches if m.ref is not None and m.cand is not None}
-    one_sided = {("ref", m.ref) for m in matches if m.cand is None} | {("cand", m.cand) for m in matches if m.ref is None}
+    left_alone, right_alone = {m.ref for m in matches if m.cand is None}, {m.cand for m in matches if m.ref is None}
     ones, others = [], []
     for row in left:
         params = [p for p in row["params"] if p["name"] not in pairing.COUNTERS]
-        if row["path"] and not (("ref", row["path"]) in one_sided and bare(row["path"], left)):
+        if row["path"] and not (row["path"] in left_alone and spared(row["path"], left, left_alone)):
             ones.append({**row, "params": params, "type": row["type"] if row["leaf"] else "(composite)", "flops": None})
     by_ref = {names[p]: r for p, r in right.items() if p in names}
     for row in left:
@@ -180,20 +185,24 @@ def structure(ref: Bundle, cand: Bundle, matches: list[pairing.Match], result: R
                            "params": sorted(twin["params"], key=lambda p: order.index(p["name"]) if p["name"] in order else 99),
                            "hyper": {k: v for k, v in twin["hyper"].items() if k in row["hyper"]}})
             ones = [{**o, "hyper": {k: v for k, v in o["hyper"].items() if k in twin["hyper"]}} if o["path"] == row["path"] else o for o in ones]
-    others += [r for p, r in right.items() if p and ("cand", p) in one_sided and not bare(p, list(right.values()))]
+    others += [r for p, r in right.items() if p and p in right_alone and not spared(p, list(right.values()), right_alone)]
     diff = diff_structure(ones, others, same_type=pairing.TYPES)
     result.add(diff.results())
-    report_one_sided(left, list(right.values()), matches, result)
+    report_one_sided(left, list(right.values()), matches, result, holders=True)
     document = diff.to_json()
     result.parts.update(structure=document, rows=document["rows"])
     return diff.tree()
 
 
-def report_one_sided(left: list, right: list, matches: list[pairing.Match], result: Result) -> None:
+def report_one_sided(left: list, right: list, matches: list[pairing.Match], result: Result, *, holders: bool = False) -> None:
+    """What needs no twin is listed as not run; with `holders` modules that only hold others too, which `layers` lists by their calls."""
     for m in matches:
         path, rows, other = (m.ref, left, "candidate") if m.cand is None else (m.cand, right, "reference")
+        alone = {(one.ref if m.cand is None else one.cand) for one in matches if (one.cand if m.cand is None else one.ref) is None}
         if not m.how and bare(path, rows):
             result.leave_out(path, f"the {other} has no module for it, and it holds no weights: what contains it is compared")
+        elif holders and not m.how and spared(path, rows, alone):
+            result.leave_out(path, f"the {other} has no module for it, and it has no weights of its own: its parts and what contains it are compared")
 
 
 def tolerance(document: dict[str, Any] | None) -> Tolerance | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from alignment import new, pair, pair_file
 from alignment.noise import measure_floor
-from alignment.pairing import pair_modules, transfer
+from alignment.pairing import Match, pair_modules, transfer
 from alignment.reasons import Reason, Verdict
+from alignment.result import Result
 from jt_nanodet.errors import UserError
 
 
@@ -112,3 +114,25 @@ def test_recording_may_cost_rounding_and_nothing_more(moved, verdict):
     row = pair.observer("jittor", moved, floors)
     assert row.verdict is verdict and row.stage == "observer"
     assert (row.reason is Reason.OK) == (verdict is Verdict.PASS)
+
+
+@pytest.mark.parametrize("side", ["ref", "cand"])
+@pytest.mark.parametrize(("fault", "failed"), [(None, []), ("own weight", ["list"]), ("part alone", ["list", "list.0"])])
+def test_a_list_of_paired_layers_needs_no_twin(side, fault, failed):
+    """One side keeps two layers in a list, the other as attributes. A list with a weight of its own, or with a part that has no twin, is missing."""
+    def module(path, leaf, *params):
+        return {"path": path, "type": "Linear" if leaf else "ModuleList", "leaf": leaf, "hyper": {}, "first": None,
+                "params": [{"name": n, "shape": [2, 2], "dtype": "float32", "trainable": True} for n in params]}
+
+    held = [module("", False), module("list", False, *(["scale"] if fault == "own weight" else [])), module("list.0", True, "weight"), module("list.1", True, "weight")]
+    flat = [module("", False), module("a", True, "weight"), module("b", True, "weight")]
+    pairs = [("", "", "name"), ("list", None, ""), ("list.0", "a", "guess"), ("list.1", "b", "guess")]
+    if fault == "part alone":
+        pairs[2] = ("list.0", None, "")
+        flat = [module("", False), module("b", True, "weight")]
+    one, two = (SimpleNamespace(header=SimpleNamespace(extra={"modules": rows})) for rows in (held, flat))
+    matches = [Match(a, b, how, "") if side == "ref" else Match(b, a, how, "") for a, b, how in pairs]
+    result = Result("structure")
+    pair.structure(*((one, two) if side == "ref" else (two, one)), matches, result)
+    assert [r.name_ref or r.name_cand for r in result.tensors if r.verdict is Verdict.FAIL] == failed
+    assert [one["name"] for one in result.not_run] == ([] if failed else ["list"])
