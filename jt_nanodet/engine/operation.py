@@ -37,7 +37,7 @@ def run(program: jt.Var, weights: jt.Var, images: np.ndarray, shape: tuple, want
     """The answer of `shape` in float32: raw (B, P, C + 4·R), decoded (B, P, 4 + C), or the seconds of each step (1, 1, steps).
 
     images (B, 3, H, W) float32 of the plan's size; identity: (plan, version), a new version whenever `weights` changed; flags: more for the compiler.
-    The operation reads the images and writes the answer where they are: copying them into Vars and back would take a thirtieth of the network's time.
+    The operation reads the images and writes the answer where they are, without copies into Vars and back.
     """
     number, version = identity
     images, answer = np.ascontiguousarray(images, np.float32), np.empty(shape, np.float32)
